@@ -1,0 +1,367 @@
+"""The command line: `jaxmeta list | train | evaluate | reproduce | report`.
+
+The only place that sets environment variables. JAX is imported by the commands that
+need it, so that help and `list` answer at once.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import io
+import os
+import shlex
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from jaxmeta.failures import (
+    failures,
+    plain_warnings,
+    quiet_threads,
+    say,
+    users_mistakes,
+)
+from jaxmeta.options import (
+    DataOptions,
+    EvaluateOptions,
+    ListOptions,
+    ReportOptions,
+    ReproduceOptions,
+    TrainOptions,
+    UserError,
+    one_line,
+    parse,
+)
+
+USAGE = """\
+usage: jaxmeta COMMAND [...]
+
+Multi-task and meta-learning in pure-functional JAX.
+
+commands:
+  list              every experiment and table: what it is, paper, time and hardware
+  train CONFIG      train an experiment (a name under configs/, or a Python file)
+  evaluate RUN      measure a trained run on held-out tasks
+  reproduce TABLE   run a published table, ours beside the paper's
+  report RUN...     render runs and tables as Markdown and PNG
+
+`jaxmeta COMMAND --help` lists the options of a command, and
+`jaxmeta train CONFIG --help` every field of an experiment.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command.
+
+    Exits with 0; 2, a mistake of the user's; 3, the loss was not finite; 130 after
+    Ctrl-C; 141 if nobody reads the output.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that knows no ± still gets its table.
+        sys.stdout.reconfigure(errors="replace")
+    with quiet_threads():
+        _run((argv or ["--help"])[0], argv[1:])
+
+
+def _run(command: str, rest: list[str]) -> None:
+    try:
+        with plain_warnings():
+            _command(command)(rest)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except UserError as error:
+        say(f"jaxmeta {command}: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        again = command in ("train", "reproduce")
+        hint = " The same command goes on from the last checkpoint." * again
+        say(f"jaxmeta {command}: interrupted.{hint}")
+        sys.exit(130)
+    except BrokenPipeError:
+        # Python flushes stdout once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
+
+
+def _command(name: str) -> Callable[[list[str]], None]:
+    if name in ("-h", "--help"):
+        return lambda rest: print(USAGE, end="")
+    if name == "--version":
+        return lambda rest: _version()
+    if name not in COMMANDS:
+        raise UserError(
+            f"unknown command {name!r};{_did_you_mean(name, COMMANDS)} "
+            "`jaxmeta --help` lists the commands."
+        )
+    return COMMANDS[name]
+
+
+def _version() -> None:
+    import importlib.metadata
+
+    print(f"jaxmeta {importlib.metadata.version('jaxmeta')}")
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" did you mean {near[0]!r}?" if near else ""
+
+
+def _use(data: DataOptions) -> None:
+    if data.data_dir is not None:
+        if not data.data_dir.is_dir():
+            raise UserError(
+                f"--data-dir {data.data_dir} is not a directory; name the one that "
+                "holds the data files."
+            )
+        os.environ["JAXMETA_DATA_DIR"] = str(data.data_dir)
+    if data.download:
+        os.environ["JAXMETA_DOWNLOAD"] = "1"
+
+
+def _start_jax() -> None:
+    """Settings that must be made before JAX starts."""
+    devices = os.environ.get("JAX_NUM_CPU_DEVICES", "1")
+    if not devices.isdecimal() or int(devices) < 1:
+        raise UserError(
+            f"JAX_NUM_CPU_DEVICES must be a number >= 1, got {devices!r}; unset it."
+        )
+    if int(devices) > 1:
+        # With fewer threads than devices, jax 0.10's collectives deadlock on the CPU.
+        os.environ.setdefault("NPROC", "16")
+
+
+# --------------------------------------------------------------------------- commands
+
+
+def _list(argv: list[str]) -> None:
+    from jaxmeta.core import catalogue
+
+    parse(ListOptions, argv, "jaxmeta list")
+    width = max(40, shutil.get_terminal_size().columns)
+    wrap = lambda text, first, rest: print(
+        textwrap.fill(text, width, initial_indent=first, subsequent_indent=rest)
+    )
+    for i, entry in enumerate(catalogue.entries()):
+        if i:
+            print()
+        wrap(f"{entry.name}  ({entry.kind}; {entry.cost})", "", "    ")
+        wrap(entry.what, "    ", "    ")
+        wrap(entry.paper, "    ", "    ")
+
+
+def _train(argv: list[str]) -> None:
+    if not argv or argv[0].startswith("-"):
+        if {"-h", "--help"} & set(argv):
+            parse(TrainOptions, ["--help"], "jaxmeta train CONFIG")
+        raise UserError(
+            "which CONFIG? It comes first, as in `jaxmeta train msr-fc --steps 100`; "
+            "`jaxmeta list` shows the experiments."
+        )
+    name, rest = argv[0], argv[1:]
+    from jaxmeta.core import catalogue
+
+    with users_mistakes():
+        entry = catalogue.find(name, "experiment")
+    _start_jax()
+    from jaxmeta.core.experiment import Experiment
+
+    with users_mistakes():
+        default = catalogue.make(entry, Experiment)
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Everything:
+        options: Annotated[TrainOptions, tyro.conf.arg(name="")]
+        experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+
+    parsed = parse(
+        Everything,
+        rest,
+        f"jaxmeta train {name}",
+        default=Everything(options=TrainOptions(), experiment=default),
+        description=entry.what,
+    )
+    _use(parsed.options.data)
+    _check_writers(parsed.options)
+    run_dir = parsed.options.run_dir or Path("runs") / entry.name
+    experiment = _check(parsed.experiment)
+    if parsed.options.dry_run:
+        return _dry_run(experiment)
+    _train_run(experiment, run_dir, parsed.options)
+
+
+def _check_writers(options: TrainOptions) -> None:
+    for name, module in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
+        if getattr(options, name) and importlib.util.find_spec(module) is None:
+            raise UserError(
+                f"--{name} needs the package {module}: pip install 'jaxmeta[{name}]'."
+            )
+
+
+def _check(experiment):
+    """Finds all that can be wrong with an experiment, and runs none of it."""
+    import jax
+
+    from jaxmeta.check import settle_and_check
+
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise UserError(f"JAX finds no device to run on: {one_line(error)}") from error
+    with users_mistakes():
+        return settle_and_check(experiment)
+
+
+def _train_run(experiment, run_dir: Path, options: TrainOptions) -> None:
+    from jaxmeta.core.config import config_hash, to_json
+    from jaxmeta.core.fit import complete, result
+    from jaxmeta.core.progress import Progress
+    from jaxmeta.core.run import Run
+    from jaxmeta.core.writers import (
+        JsonlWriter,
+        TensorboardWriter,
+        WandbWriter,
+        Writers,
+    )
+
+    with users_mistakes():
+        run = Run.open(run_dir, experiment)
+        if run.finished:
+            print(
+                f"{run_dir} is finished ({experiment.steps} steps); its result is "
+                "below. Choose another --run-dir to train again."
+            )
+            return _print_result(run, result(run))
+    with failures():
+        members: list[Any] = [JsonlWriter(run.metrics_path)]
+        if options.tensorboard:
+            members.append(TensorboardWriter(run_dir / "tensorboard"))
+        if options.wandb:
+            config = to_json(experiment)
+            name = f"{run_dir.name}-{config_hash(config)}"
+            members.append(WandbWriter(run_dir, name, config))
+        writer = Writers(tuple(members))
+        progress = Progress(experiment.steps)
+        try:
+            measured = complete(run, writer, progress)
+        finally:
+            progress.close()
+            writer.close()
+    _print_result(run, measured)
+
+
+def _print_result(run, result) -> None:
+    from jaxmeta.report import terminal
+
+    rows = [
+        (
+            name,
+            f"{value.mean:.4g}",
+            f"[{value.low:.4g}, {value.high:.4g}]",
+            f"{value.smallest:.4g} to {value.largest:.4g}",
+            str(value.count),
+        )
+        for name, value in result.items()
+    ]
+    columns = ("test metric", "mean", "95 % over tasks", "range", "tasks")
+    terminal.print_table(terminal.make_table(str(run.directory), columns, rows))
+
+
+def _dry_run(experiment) -> None:
+    import json
+
+    from jaxmeta.core.config import to_json
+    from jaxmeta.core.cost import estimate
+
+    print(json.dumps(to_json(experiment), indent=2))
+    for line in estimate(experiment):
+        print(line)
+
+
+def _evaluate(argv: list[str]) -> None:
+    options = parse(EvaluateOptions, argv, "jaxmeta evaluate")
+    _use(options.data)
+    if options.num_tasks is not None and options.num_tasks < 1:
+        raise UserError(f"--num-tasks must be >= 1, got {options.num_tasks}.")
+    _start_jax()
+    from jaxmeta.core.fit import measure
+    from jaxmeta.core.metrics import interval
+    from jaxmeta.core.run import Run
+
+    with users_mistakes():
+        run = Run.load(options.run)
+    _check(run.experiment)
+    with failures(), users_mistakes():
+        values = measure(run, num_tasks=options.num_tasks)
+    _print_result(run, {name: interval(rows) for name, rows in values.items()})
+
+
+def _reproduce(argv: list[str]) -> None:
+    options = parse(ReproduceOptions, argv, "jaxmeta reproduce")
+    _use(options.data)
+    _start_jax()
+    from jaxmeta.core import catalogue
+    from jaxmeta.core.table import Table
+    from jaxmeta.report import terminal
+    from jaxmeta.report.reproduce import check, reproduce
+
+    with users_mistakes():
+        entry = catalogue.find(options.table, "table")
+        table = catalogue.make(entry, Table, options.quick)
+        table.check_rows(options.rows)
+        seeds = table.seeds if options.seeds is None else options.seeds
+        if seeds < 1:
+            raise UserError(f"--seeds must be >= 1, got {seeds}.")
+        name = f"{entry.name}-quick" if options.quick else entry.name
+        run_dir = options.run_dir or Path("runs") / name
+        check(table, run_dir, seeds)
+    for cell in table.cells:
+        with users_mistakes():
+            experiment = cell.experiment(0)
+        _check(experiment)
+    with failures():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        records = reproduce(
+            table,
+            run_dir,
+            seeds=seeds,
+            rows=options.rows,
+            command=shlex.join(["jaxmeta", "reproduce", *argv]),
+            on_cell=lambda record: say(terminal.line(record)),
+        )
+    terminal.show(table.title, records)
+    print(
+        f"written to {run_dir}: report.md, table.json, metrics.jsonl and the figures."
+    )
+
+
+def _report(argv: list[str]) -> None:
+    options = parse(ReportOptions, argv, "jaxmeta report")
+    if not options.runs:
+        raise UserError("which RUN? Give the run directories to render.")
+    from jaxmeta.report.render import render
+
+    for run in options.runs:
+        with users_mistakes():
+            try:
+                print(render(run))
+            except (AttributeError, IndexError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{run} is damaged: its files are not those of a run "
+                    f"({one_line(error)}). Run it again."
+                ) from error
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "list": _list,
+    "train": _train,
+    "evaluate": _evaluate,
+    "reproduce": _reproduce,
+    "report": _report,
+}

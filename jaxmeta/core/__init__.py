@@ -1,0 +1,1 @@
+"""The contracts and the harness: everything else plugs into what is here."""

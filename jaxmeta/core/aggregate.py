@@ -1,0 +1,102 @@
+"""The between-task contract: many tasks' gradients in, one update out.
+
+A `TaskAggregator` is an optax transformation whose updates enter as `[task, *p]` and
+leave as `[*p]`. It is the first link of an `optax.chain`, or the `aggregator=`
+argument of `make_train_step`. It may ask for the extra arguments `task_losses`
+(`[task]`) and `task_ids` (`[task]`).
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmeta.core.types import TaskIds, TaskLosses, TaskWeights
+
+TaskAggregator: TypeAlias = optax.GradientTransformationExtraArgs
+"""`update(task_grads [task, *p], state, params, **extra) -> (updates [*p], state)`."""
+
+WeightsFn: TypeAlias = Callable[[Any, TaskLosses, TaskIds], tuple[TaskWeights, Any]]
+
+
+class WeightsOnly(optax.GradientTransformationExtraArgs):
+    """An aggregator that weighs tasks without looking at their gradients.
+
+    The update is `sum_t w_t g_t` with `w = weights(state, task_losses, task_ids)`.
+    Declaring it so lets `make_train_step` take ONE backward pass of the weighted loss
+    and never hold `[task, *p]` gradients. As a link of a chain the same object
+    reduces explicit per-task gradients; both paths give the same update.
+
+    Attributes:
+      init: `params -> state`.
+      weights: `(state, task_losses [task], task_ids [task])` to `(weights [task],
+        state)`, called with the losses of ALL tasks, on every device alike.
+
+    Example:
+      Only the worst task counts:
+
+      >>> def worst(state, task_losses, task_ids):
+      ...     return (task_losses == task_losses.max()).astype(jnp.float32), state
+      >>> tx = WeightsOnly(lambda params: optax.EmptyState(), worst)
+      >>> grads, losses = jnp.array([[1.0], [5.0]]), jnp.array([0.2, 0.9])
+      >>> tx.update(grads, tx.init(None), task_losses=losses)[0].tolist()
+      [5.0]
+    """
+
+    weights: WeightsFn
+
+    def __new__(cls, init: Callable[..., Any], weights: WeightsFn):
+        def update(updates, state, params=None, **extra):
+            del params
+            num_tasks = jax.tree.leaves(updates)[0].shape[0]
+            task_losses, task_ids = extra.get("task_losses"), extra.get("task_ids")
+            if task_losses is None:
+                task_losses = jnp.full((num_tasks,), jnp.nan)
+            if task_ids is None:
+                task_ids = jnp.arange(num_tasks)
+            w, state = weights(state, task_losses, task_ids)
+            reduce = lambda g: jnp.tensordot(w.astype(g.dtype), g, axes=1)
+            return jax.tree.map(reduce, updates), state
+
+        self = super().__new__(cls, init, update)
+        self.weights = weights
+        return self
+
+
+def _constant_weights(weight: Callable[[int], float]) -> WeightsOnly:
+    def weights(state, task_losses, task_ids):
+        del task_ids
+        (num_tasks,) = task_losses.shape
+        return jnp.full((num_tasks,), weight(num_tasks), jnp.float32), state
+
+    return WeightsOnly(lambda params: optax.EmptyState(), weights)
+
+
+def mean_over_tasks() -> WeightsOnly:
+    """The average of the tasks' gradients: `1/T sum_t g_t`.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> tx = optax.chain(mean_over_tasks(), optax.sgd(1.0))
+      >>> params = jnp.zeros(2)
+      >>> task_grads = jnp.array([[1.0, 0.0], [3.0, 2.0]])
+      >>> updates, _ = tx.update(task_grads, tx.init(params), params)
+      >>> updates.tolist()
+      [-2.0, -1.0]
+    """
+    return _constant_weights(lambda num_tasks: 1.0 / num_tasks)
+
+
+def sum_over_tasks() -> WeightsOnly:
+    """The sum of the tasks' gradients, `sum_t g_t`, as MSR's released code uses.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx = sum_over_tasks()
+      >>> updates, _ = tx.update(jnp.array([[1.0], [3.0]]), tx.init(jnp.zeros(1)))
+      >>> updates.tolist()
+      [4.0]
+    """
+    return _constant_weights(lambda num_tasks: 1.0)

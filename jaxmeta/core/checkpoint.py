@@ -1,0 +1,197 @@
+"""Checkpoints that notice a flipped bit.
+
+Orbax writes atomically but does not check what it reads: a single flipped bit in the
+array data restores silently, a changed dtype is cast, and what cannot be read leaves
+tasks behind that complain later. So every checkpoint carries a CRC-32 per file, looked
+at before orbax sees it, and a CRC-32, dtype and shape per leaf, and `restore` falls
+back, with one warning, to the newest step that is whole.
+"""
+
+import json
+import logging
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+State = TypeVar("State")
+
+
+FILES = "files.json"
+"""CRC-32 of every other file of a step, in its directory."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be written or read; the message names the directory."""
+
+
+def _host(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(jax.device_get(leaf))
+
+
+def fingerprint(tree: Any) -> dict[str, dict[str, Any]]:
+    """CRC-32, dtype and shape of every leaf, by its path.
+
+    Example:
+      >>> fingerprint({"w": np.zeros(2, np.float32)})["['w']"]
+      {'crc32': 1696784233, 'dtype': 'float32', 'shape': [2]}
+    """
+    prints = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = _host(leaf)
+        prints[jax.tree_util.keystr(path)] = {
+            "crc32": zlib.crc32(np.ascontiguousarray(array).tobytes()),
+            "dtype": str(leaf.dtype),
+            "shape": list(array.shape),
+        }
+    return prints
+
+
+def _layout(prints: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: f"{p['dtype']}{p['shape']}" for name, p in prints.items()}
+
+
+def _files(directory: Path) -> dict[str, int]:
+    paths = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != FILES)
+    return {
+        path.relative_to(directory).as_posix(): zlib.crc32(path.read_bytes())
+        for path in paths
+    }
+
+
+def _require_equal(kind: str, expected: dict, actual: dict) -> None:
+    for name in sorted(expected.keys() | actual.keys()):
+        if expected.get(name) != actual.get(name):
+            raise ValueError(f"the {kind} of {name} does not match")
+
+
+class Checkpoints:
+    """The checkpoints of one run in one directory, newest last.
+
+    Args:
+      directory: made when first written to.
+      keep: how many steps stay; at least two, so that there is one to fall back to.
+    """
+
+    def __init__(self, directory: Path, keep: int = 2):
+        self.directory = Path(directory).absolute()
+        self._keep = keep
+        self._opened: ocp.CheckpointManager | None = None
+
+    def _manager(self) -> ocp.CheckpointManager:
+        if self._opened is None:
+            # What orbax logs as an error, with a traceback, it raises here as well.
+            logging.getLogger("absl").setLevel(logging.CRITICAL)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep, enable_async_checkpointing=False
+            )
+            self._opened = ocp.CheckpointManager(self.directory, options=options)
+        return self._opened
+
+    def steps(self) -> list[int]:
+        """Steps that claim to be there, ascending."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdigit())
+
+    def save(self, step: int, state: Any, extra: dict[str, Any] | None = None) -> None:
+        """Writes `state` and `extra` (JSON) for `step`, atomically.
+
+        Raises:
+          CheckpointError: if the file system refuses; older steps are untouched.
+        """
+        meta = {"leaves": fingerprint(state), "extra": extra or {}}
+        composite = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+        )
+        try:
+            if step in self.steps():  # written before the run fell back behind it
+                self._manager().delete(step)
+            self._manager().save(step, args=composite, force=True)
+            self._manager().wait_until_finished()
+            if jax.process_index() == 0:
+                self._write_files(self.directory / str(step))
+        except Exception as error:  # tensorstore raises many types for a full disk
+            older = [s for s in self.steps() if s != step]
+            kept = f"step {older[-1]} is intact" if older else "there is none before it"
+            raise CheckpointError(
+                f"cannot write the checkpoint of step {step} to {self.directory} "
+                f"({_one_line(error)}); {kept}. Free some space or make it writable."
+            ) from error
+
+    def _write_files(self, directory: Path) -> None:
+        # Without this file, as a kill just before it leaves a step, leaves are still
+        # compared.
+        fresh = directory / f"{FILES}.tmp"
+        fresh.write_text(json.dumps(_files(directory)))
+        fresh.replace(directory / FILES)
+
+    def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
+        """The newest whole checkpoint, or None if none was ever written.
+
+        Damaged steps are passed over with one warning. They stay where they are, for
+        the damage may be of the moment, until their step is saved again.
+
+        Args:
+          like: a state of the wanted structure, shapes, dtypes and placement.
+
+        Returns:
+          The state, and what was saved beside it as `extra`.
+
+        Raises:
+          CheckpointError: if there are checkpoints and none is whole.
+        """
+        damaged: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                found = self._read(step, like)
+            except Exception as error:  # whatever a damaged file makes readers raise
+                damaged.append(f"step {step}: {_one_line(error)}")
+                continue
+            if damaged:
+                warnings.warn(
+                    f"damaged checkpoint in {self.directory} ({'; '.join(damaged)}); "
+                    f"going on from step {step}.",
+                    stacklevel=2,
+                )
+            return found
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint in {self.directory} can be read ({damaged[0]}); delete "
+                "the directory to start again."
+            )
+        return None
+
+    def _read(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
+        directory = self.directory / str(step)
+        if (directory / FILES).exists():
+            expected = json.loads((directory / FILES).read_text())
+            _require_equal("checksum", expected, _files(directory))
+        items = self._manager().restore(
+            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+        )
+        leaves, extra = items["meta"]["leaves"], items["meta"]["extra"]
+        _require_equal("shape or dtype", _layout(leaves), _layout(fingerprint(like)))
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        items = self._manager().restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        )
+        _require_equal("checksum", leaves, fingerprint(items["state"]))
+        return items["state"], extra
+
+    def close(self) -> None:
+        """Releases the directory."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

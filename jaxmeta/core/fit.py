@@ -1,0 +1,341 @@
+"""`fit`: the outer loop with logging, validation, checkpoints and resumption."""
+
+import contextlib
+import functools
+import math
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
+from jaxmeta.core.evaluate import Evaluator, TaskValues, make_evaluator
+from jaxmeta.core.experiment import Experiment
+from jaxmeta.core.metrics import (
+    Interval,
+    Metrics,
+    interval,
+    merge,
+    sum_first_axis,
+    to_floats,
+)
+from jaxmeta.core.progress import Progress
+from jaxmeta.core.run import Run, read_json, reading, write_json
+from jaxmeta.core.task import DeviceSource, draw_on_shards
+from jaxmeta.core.train import (
+    DRAW,
+    EVALUATE,
+    INIT,
+    LEARN,
+    TrainState,
+    init_state,
+    make_train_step,
+    step_key,
+)
+from jaxmeta.core.types import Split
+from jaxmeta.core.writers import Writer
+
+Advance = Callable[[TrainState, int], tuple[TrainState, Metrics]]
+
+
+class NonFiniteError(Exception):
+    """Too many steps in a row had a non-finite loss or update."""
+
+
+def initial_state(experiment: Experiment) -> TrainState:
+    """The state of an experiment before its first step, on its devices."""
+    aggregator, tx = experiment.optimizer.make()
+    root = jax.random.key(experiment.seed)
+    state = init_state(
+        experiment.learner,
+        tx,
+        aggregator,
+        key=step_key(root, INIT, 0),
+        example=experiment.source.example,
+    )
+    return experiment.parallel.replicate(state)
+
+
+def make_advance(experiment: Experiment) -> Advance:
+    """`advance(state, n) -> (state, metrics)`: n outer steps.
+
+    From a device source they are one `lax.scan` and one dispatch. From a host source
+    they go step by step, and the tasks of the next step are drawn while this one runs.
+    """
+    aggregator, tx = experiment.optimizer.make()
+    parallel, source = experiment.parallel, experiment.source
+    step = make_train_step(
+        experiment.learner,
+        tx,
+        aggregator,
+        parallel=parallel,
+        precision=experiment.precision,
+        max_skips=experiment.max_skips,
+    )
+    root = jax.random.key(experiment.seed)
+    slots = parallel.split_rows(jnp.arange(experiment.tasks_per_step))
+
+    if isinstance(source, DeviceSource):
+        draw = draw_on_shards(source, parallel, "train")
+
+        @functools.partial(jax.jit, static_argnames="num_steps", donate_argnums=0)
+        def scan(state, data, slots, root, *, num_steps):
+            def tasks_of(state):
+                return draw(data, step_key(root, DRAW, state.step), slots)
+
+            # Tasks go round the loop, one step ahead, so that they are arrays. Drawn in
+            # the step that uses them they are fused into it, and XLA computes a random
+            # number again for every product it occurs in: three times the CPU time.
+            def one(carry, _):
+                state, tasks = carry
+                state, metrics = step(state, tasks, step_key(root, LEARN, state.step))
+                return (state, tasks_of(state)), metrics
+
+            carry = (state, tasks_of(state))
+            (state, _), metrics = jax.lax.scan(one, carry, length=num_steps)
+            return state, sum_first_axis(metrics)
+
+        data = parallel.replicate(source.load())
+        return lambda state, n: scan(state, data, slots, root, num_steps=n)
+
+    step = jax.jit(step, donate_argnums=0)
+
+    def draw_ahead(i: int):
+        tasks = source.sample(step_key(root, DRAW, i), slots, split="train")
+        return parallel.split_rows(tasks)
+
+    def walk(state, num_steps):
+        first = int(state.step)
+        metrics = []
+        with ThreadPoolExecutor(max_workers=1) as drawer:
+            ahead = drawer.submit(draw_ahead, first)
+            for i in range(first, first + num_steps):
+                tasks = ahead.result()
+                ahead = drawer.submit(draw_ahead, i + 1)
+                state, now = step(state, tasks, step_key(root, LEARN, i))
+                metrics.append(now)
+                # Never far ahead of the devices: their queues are finite.
+                jax.block_until_ready(metrics[-2:][0])
+        return state, functools.reduce(merge, metrics)
+
+    return walk
+
+
+def fit(run: Run, writer: Writer, progress: Progress) -> TrainState:
+    """Trains until `experiment.steps`, from the newest checkpoint if there is one.
+
+    The order below matters: the metrics of a step are on disk before its checkpoint
+    is, so a run killed at any moment resumes to the same numbers, bit for bit.
+
+    Args:
+      run: where it is kept, and what is trained.
+      writer: takes the metrics; told first from which step the run goes on.
+      progress: shows them.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      NonFiniteError: after more than `max_skips` non-finite steps in a row.
+      CheckpointError: if a checkpoint cannot be written or none can be read, or the
+        metrics of the run so far are damaged.
+
+    Example:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> from jaxmeta.core.testing import smoke_learner, smoke_source
+      >>> from jaxmeta.core.writers import JsonlWriter
+      >>> experiment = Experiment(
+      ...     learner=smoke_learner(), source=smoke_source(), steps=4, log_every=2
+      ... )
+      >>> run = Run.open(Path(tempfile.mkdtemp()), experiment)
+      >>> writer = JsonlWriter(run.metrics_path)
+      >>> state = fit(run, writer, Progress(experiment.steps, quiet=True))
+      >>> writer.close()
+      >>> int(state.step), run.latest.steps()
+      (4, [4])
+    """
+    experiment, latest = run.experiment, run.latest
+    state = initial_state(experiment)
+    if (found := latest.restore(state)) is not None:
+        state = found[0]
+    advance, validation = make_advance(experiment), Validation(run, state)
+    done = int(state.step)
+    with reading(run.directory):
+        writer.resume(done)
+    progress.resume(done)
+    while done < experiment.steps:
+        until_log = experiment.log_every - done % experiment.log_every
+        num_steps = min(until_log, experiment.steps - done)
+        started = time.perf_counter()
+        state, metrics = advance(state, num_steps)
+        values = to_floats(metrics, "train/")
+        seconds = time.perf_counter() - started
+        done += num_steps
+        stuck = (skipped := int(state.skipped)) > experiment.max_skips
+        if validation.due(done) and not stuck:
+            values |= validation(state, done)
+        rate = num_steps * experiment.tasks_per_step / seconds
+        # An average of nothing is left out, so that every line is valid JSON.
+        shown = {name: value for name, value in values.items() if math.isfinite(value)}
+        writer.write(done, {**shown, "time/tasks_per_second": rate})
+        progress.update(done, values, rate)
+        if stuck:
+            raise NonFiniteError(_last_good(latest, done, skipped))
+        every = experiment.checkpoint.every
+        # After a skipped step there is nothing new to keep, and what was kept before
+        # may be the last that is good.
+        healthy = every and done % every == 0 and not skipped
+        if done == experiment.steps or healthy:
+            latest.save(done, state)
+    latest.close()
+    return state
+
+
+class Validation:
+    """Measures a state on the validation tasks and keeps the best one seen."""
+
+    def __init__(self, run: Run, like: TrainState):
+        self._settings, self._steps = run.experiment.evaluation, run.experiment.steps
+        self._best, self._best_value = run.best, None
+        try:
+            if (found := self._best.restore(like)) is not None:
+                self._best_value = found[1]["value"]
+        except CheckpointError as error:  # the run itself can go on
+            warnings.warn(f"starting to look for the best anew: {error}", stacklevel=2)
+        self._key = step_key(jax.random.key(run.experiment.seed), EVALUATE, 0)
+        self._evaluator = evaluator_of(run.experiment, "validation")
+
+    def due(self, step: int) -> bool:
+        """Whether this step is one to validate: every so often, and the last."""
+        every = self._settings.every
+        return bool(every) and (step % every == 0 or step == self._steps)
+
+    def __call__(self, state: TrainState, step: int) -> dict[str, float]:
+        num_tasks = self._settings.num_validation_tasks
+        tasks = self._evaluator(state.params, state.model_state, self._key, num_tasks)
+        values = {}
+        for name, spread in sorted(_spreads(tasks).items()):
+            values[f"validation/{name}"] = spread.mean
+            values[f"validation/{name}_low"] = spread.low
+            values[f"validation/{name}_high"] = spread.high
+        value = values[f"validation/{self._settings.metric}"]
+        if self._is_best(value):
+            self._best_value = value
+            self._best.save(step, state, {"value": value})
+        return values
+
+    def _is_best(self, value: float) -> bool:
+        if self._best_value is None or math.isnan(self._best_value):
+            return True
+        better = self._best_value - value
+        return better > 0 if self._settings.mode == "min" else better < 0
+
+
+def evaluator_of(experiment: Experiment, split: Split) -> Evaluator:
+    """The compiled evaluator of an experiment for one split."""
+    return make_evaluator(
+        experiment.learner,
+        experiment.source,
+        split=split,
+        parallel=experiment.parallel,
+        tasks_per_batch=experiment.evaluation.tasks_per_batch,
+        precision=experiment.precision,
+    )
+
+
+def _last_good(latest: Checkpoints, step: int, skipped: int) -> str:
+    steps = latest.steps()
+    last = f"step {steps[-1]} in {latest.directory}" if steps else "none was written"
+    return (
+        f"the loss or update was not finite in {skipped} steps in a row (before step "
+        f"{step}). Last good checkpoint: {last}. Lower the learning rates or clip."
+    )
+
+
+def measure(run: Run, *, num_tasks: int | None = None) -> TaskValues:
+    """Test metrics of a trained run, one value per held-out task.
+
+    Uses the last state or the best validated one, as the experiment says.
+
+    Args:
+      run: a run with a checkpoint.
+      num_tasks: how many tasks; as many as the experiment says when None.
+
+    Raises:
+      ValueError: if there is no checkpoint to measure.
+    """
+    settings = run.experiment.evaluation
+    checkpoints = run.best if settings.checkpoint == "best" else run.latest
+    found = checkpoints.restore(initial_state(run.experiment))
+    checkpoints.close()
+    if found is None:
+        raise ValueError(
+            f"{run.directory} has no {settings.checkpoint} checkpoint yet; train first."
+        )
+    state = found[0]
+    key = step_key(jax.random.key(run.experiment.seed), EVALUATE, 1)
+    evaluator = evaluator_of(run.experiment, "test")
+    num_tasks = num_tasks or settings.num_test_tasks
+    return evaluator(state.params, state.model_state, key, num_tasks)
+
+
+def _spreads(values: TaskValues) -> dict[str, Interval]:
+    # A model that overflows on some tasks has an infinite mean and no interval.
+    with np.errstate(invalid="ignore", over="ignore"):
+        return {name: interval(rows) for name, rows in values.items()}
+
+
+def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval]:
+    """Trains a run to its end, measures it on test tasks and writes its result.
+
+    A run that is already finished is not touched.
+
+    Args:
+      run: where it is kept, and what is trained.
+      writer: takes the metrics.
+      progress: shows them.
+
+    Returns:
+      Mean, interval over tasks and extremes of every test metric.
+    """
+    if not run.finished:
+        started, cpu_started = time.time(), time.process_time()
+        try:
+            fit(run, writer, progress)
+            values = measure(run)
+        except BaseException:
+            # What ended it must be told, not that the card could not be written.
+            with contextlib.suppress(OSError):
+                run.write_card(started, cpu_started)
+            raise
+        np.savez(run.directory / "test_tasks.npz", **values)  # pyright: ignore[reportArgumentType]
+        run.write_card(started, cpu_started)
+        summary = {name: spread._asdict() for name, spread in _spreads(values).items()}
+        write_json(run.result_path, summary)
+    return result(run)
+
+
+def result(run: Run) -> dict[str, Interval]:
+    """What a finished run measured on its test tasks.
+
+    Raises:
+      ValueError: if it is not finished, or its result cannot be read.
+    """
+    try:
+        spreads = read_json(run.result_path)
+        return {name: _interval_of(spread) for name, spread in spreads.items()}
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{run.result_path} is damaged; delete it to measure the run again."
+        ) from error
+
+
+def _interval_of(spread: dict[str, Any]) -> Interval:
+    known: dict[str, Any] = {k: math.nan if x is None else x for k, x in spread.items()}
+    return Interval(**known)

@@ -1,0 +1,64 @@
+"""What a person sees while a run trains: a bar on a terminal, lines elsewhere."""
+
+import contextlib
+import sys
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+SHOWN = ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy")
+
+
+class Progress:
+    """Shows steps, loss and tasks per second on stderr.
+
+    A run outlives whoever watches it: once stderr is closed, nothing more is shown.
+
+    Args:
+      total: steps in all.
+      label: what is being trained.
+      quiet: show nothing.
+    """
+
+    def __init__(self, total: int, label: str = "", *, quiet: bool = False):
+        self._total, self._label, self._quiet = total, label, quiet
+        self._bar = None
+        if not quiet and sys.stderr is not None and sys.stderr.isatty():
+            self._bar = tqdm(
+                desc=label or None,
+                total=total,
+                unit="step",
+                dynamic_ncols=True,
+            )
+
+    def resume(self, step: int) -> None:
+        """Shows that the run goes on from `step`."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+        elif step and not self._quiet:
+            self._say(f"going on from step {step}")
+
+    def update(self, step: int, values: Mapping[str, float], rate: float) -> None:
+        """Shows that `step` is done, at `rate` tasks a second."""
+        if self._quiet:
+            return
+        shown = [f"{name}={values[name]:.4g}" for name in SHOWN if name in values]
+        shown.append(f"{rate:.0f} tasks/s")
+        try:
+            if self._bar is not None:
+                self._bar.set_postfix_str(" ".join(shown), refresh=False)
+                self._bar.update(step - self._bar.n)
+                return
+            self._say(f"{step}/{self._total} {' '.join(shown)}")
+        except OSError:
+            self._quiet = True
+
+    def _say(self, text: str) -> None:
+        head = f"{self._label} " if self._label else ""
+        print(f"{head}{text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.close()

@@ -1,0 +1,80 @@
+"""A published table as data: what is run for each cell, and what the paper says."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from jaxmeta.core.experiment import Experiment
+
+Runs: TypeAlias = Mapping[tuple[str, str], Path]
+"""Run directories by `(row, column)`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One figure of a table.
+
+    Attributes:
+      row: usually the method.
+      column: usually the problem.
+      experiment: `seed -> Experiment`; the seed decides the data set drawn, the
+        initialisation and the tasks.
+      protocol: how ours is measured, in a few words; where it is not the paper's, it
+        says so.
+      published: the paper's figure as printed, None where it has none.
+      floor: the best value that theory allows on the data set of a source, if known.
+      accept: lowest and highest value at which the cell is called reproduced, on the
+        data set of a source; None where nothing is claimed.
+      claim: `accept` in words.
+    """
+
+    row: str
+    column: str
+    experiment: Callable[[int], Experiment]
+    protocol: str
+    published: str | None = None
+    floor: Callable[[Any], float] | None = None
+    accept: Callable[[Any], tuple[float, float]] | None = None
+    claim: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table to reproduce.
+
+    Attributes:
+      title: what it shows, with the unit of its figures.
+      source: where the published figures are from.
+      metric: the test metric in the cells.
+      cells: in reading order.
+      seeds: runs of each cell, unless the command line says otherwise.
+      notes: what a reader must know to compare, a paragraph each.
+      findings: what else the runs show, a paragraph each, measured on the run
+        directories of the first seed by `(row, column)`.
+      figures: `{file name: draw(path, runs)}`, called with the run directories of the
+        first seed; a figure whose cells were not run draws nothing.
+    """
+
+    title: str
+    source: str
+    metric: str
+    cells: tuple[Cell, ...]
+    seeds: int
+    notes: tuple[str, ...] = ()
+    findings: Callable[[Runs], Sequence[str]] = lambda runs: ()
+    figures: Mapping[str, Callable[[Path, Runs], None]] = dataclasses.field(
+        default_factory=dict
+    )
+
+    def rows(self) -> list[str]:
+        """Row names in reading order."""
+        return list(dict.fromkeys(cell.row for cell in self.cells))
+
+    def check_rows(self, rows: Sequence[str]) -> None:
+        """Raises ValueError for a row that is not there, naming those that are."""
+        for row in rows:
+            if row not in self.rows():
+                raise ValueError(
+                    f"there is no row {row!r}; the rows are {', '.join(self.rows())}."
+                )

@@ -1,0 +1,280 @@
+"""One outer step as a pure function."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxmeta.core.aggregate import TaskAggregator, WeightsOnly
+from jaxmeta.core.learner import Learner
+from jaxmeta.core.metrics import Mean, Metrics, sum_first_axis
+from jaxmeta.core.parallel import Parallel, map_tasks_with
+from jaxmeta.core.task import Task
+from jaxmeta.core.types import (
+    Array,
+    Bool,
+    Int,
+    ModelState,
+    Params,
+    Precision,
+    PRNGKey,
+)
+
+# What a key is for; folded in first, so that no two uses of one seed share a stream.
+INIT, DRAW, LEARN, EVALUATE = range(4)
+
+
+@struct.dataclass
+class TrainState:
+    """Everything a run needs to go on; keys come from `fold_in(root, step)`.
+
+    Attributes:
+      step: `[]` int32, outer steps done, skipped ones included.
+      skipped: `[]` int32, how many of the last steps in a row were skipped because
+        their loss, update or new state was not finite.
+      params: what the outer loop learns.
+      model_state: running statistics, `()` for most learners.
+      opt_state: state of the aggregator and of the optax chain.
+    """
+
+    # Not array types: JAX also fills this tree with shapes and shardings.
+    step: Any
+    skipped: Any
+    params: Params
+    model_state: ModelState
+    opt_state: Any
+
+
+TrainStep = Callable[[TrainState, Task, PRNGKey], tuple[TrainState, Metrics]]
+
+
+def step_key(root: PRNGKey, purpose: int, step: Int[Array, ""] | int) -> PRNGKey:
+    """The key of one step for one purpose; tasks fold in their slot after it."""
+    return jax.random.fold_in(jax.random.fold_in(root, purpose), step)
+
+
+def init_state(
+    learner: Learner,
+    tx: optax.GradientTransformation,
+    aggregator: TaskAggregator | None = None,
+    *,
+    key: PRNGKey,
+    example: Task,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      learner: as given to `make_train_step`.
+      tx: as given to `make_train_step`.
+      aggregator: as given to `make_train_step`.
+      key: of the initialisation.
+      example: one task; only its shapes matter.
+
+    Example:
+      >>> from jaxmeta.core.testing import smoke_learner, smoke_source
+      >>> state = init_state(
+      ...     smoke_learner(),
+      ...     optax.adam(1e-3),
+      ...     key=jax.random.key(0),
+      ...     example=smoke_source().example,
+      ... )
+      >>> int(state.step)
+      0
+    """
+    params, model_state = learner.init(key, example)
+    link = optax.identity() if aggregator is None else aggregator
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=(link.init(params), tx.init(params)),
+    )
+
+
+def make_train_step(
+    learner: Learner,
+    tx: optax.GradientTransformation,
+    aggregator: TaskAggregator | None = None,
+    *,
+    parallel: Parallel | None = None,
+    precision: Precision = "highest",
+    max_skips: int = 10,
+) -> TrainStep:
+    """One outer step as a pure function; all that a loop of your own needs.
+
+    With an aggregator that declares `WeightsOnly`, the step takes one backward pass
+    of the weighted loss. Otherwise every task gets its gradient, `[task, *p]`, and
+    the aggregator (or, when there is none, the first link of `tx`) reduces it.
+
+    A step whose loss, update or new state is not finite changes nothing but the
+    counters. After more than `max_skips` such steps in a row every further step is
+    skipped too, so that the caller finds the last good parameters.
+
+    Args:
+      learner: the method.
+      tx: an optax chain. Without `aggregator` its first link reduces the task axis.
+      aggregator: the between-task aggregator, `[task, *p] -> [*p]`.
+      parallel: how tasks are spread over devices; all devices when None.
+      precision: matmul precision of the whole step.
+      max_skips: non-finite steps in a row that are forgiven, >= 0.
+
+    Returns:
+      `step(state, tasks, key) -> (state, metrics)`, to be wrapped in `jax.jit`. `key`
+      is the key of this step; `metrics` are sums and counts over the batch, with
+      `skipped` beside the learner's own.
+
+    Raises:
+      ValueError: (when first called) if the task axis is still there after the chain,
+        or if the tasks do not divide over the devices.
+
+    Example:
+      >>> import jax, optax
+      >>> from jaxmeta import init_state, make_train_step, sum_over_tasks
+      >>> from jaxmeta.core.testing import smoke_learner, smoke_source
+      >>> learner, source, key = smoke_learner(), smoke_source(), jax.random.key(0)
+      >>> tx = optax.chain(sum_over_tasks(), optax.adam(0.05))
+      >>> state = init_state(learner, tx, key=key, example=source.example)
+      >>> step = jax.jit(make_train_step(learner, tx))
+      >>> for i in range(60):
+      ...     tasks = source.sample(jax.random.key(i), jnp.arange(8), split="train")
+      ...     state, metrics = step(state, tasks, jax.random.fold_in(key, i))
+      >>> bool(metrics["loss"].compute() < 0.05)
+      True
+    """
+    parallel = Parallel() if parallel is None else parallel
+    if isinstance(aggregator, WeightsOnly):
+        propose = _weighted_update(learner, aggregator, tx, parallel)
+    else:
+        propose = _task_gradient_update(learner, aggregator, tx, parallel)
+
+    def step(state: TrainState, tasks: Task, key: PRNGKey):
+        (num_tasks,) = tasks.task_id.shape
+        keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_tasks))
+        with jax.default_matmul_precision(precision):
+            updates, opt_state, losses, metrics, states = propose(state, tasks, keys)
+        model_state = jax.tree.map(
+            lambda total, old: (total / num_tasks).astype(jnp.result_type(old)),
+            states,
+            state.model_state,
+        )
+        # An optimiser whose second moment overflows makes updates of 0 for ever after.
+        finite = (
+            _all_finite((losses, updates))
+            & _stay_finite(model_state, state.model_state)
+            & _stay_finite(opt_state, state.opt_state)
+        )
+        healthy = finite & (state.skipped <= max_skips)
+        keep = lambda new, old: jax.tree.map(
+            lambda a, b: jnp.where(healthy, a, b), new, old
+        )
+        new = TrainState(
+            step=state.step + 1,
+            skipped=jnp.where(healthy, 0, state.skipped + 1),
+            params=keep(optax.apply_updates(state.params, updates), state.params),
+            model_state=keep(model_state, state.model_state),
+            opt_state=keep(opt_state, state.opt_state),
+        )
+        # What was skipped must not turn the averages of a whole log interval to nan.
+        metrics = jax.tree.map(lambda x: jnp.where(healthy, x, 0.0), dict(metrics))
+        metrics["skipped"] = Mean(
+            jnp.where(healthy, 0.0, 1.0), jnp.ones((), jnp.float32)
+        )
+        return new, metrics
+
+    return step
+
+
+def _all_finite(tree) -> Bool[Array, ""]:
+    leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
+    return jnp.stack(leaves).all()
+
+
+def _stay_finite(new, old) -> Bool[Array, ""]:
+    """Whether `new` is finite wherever `old` was; a smallest loss starts infinite."""
+    healthy = jnp.array(True)
+    for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True):
+        if jnp.issubdtype(jnp.result_type(a), jnp.inexact):  # not counts, not keys
+            healthy &= (jnp.isfinite(a) | ~jnp.isfinite(b)).all()
+    return healthy
+
+
+def _weighted_update(learner, aggregator: WeightsOnly, tx, parallel: Parallel):
+    """One backward pass of `sum_t w_t loss_t`; `[task, *p]` never exists."""
+    tx = optax.with_extra_args_support(tx)
+
+    def body(shard, shared, tasks, keys):
+        params, model_state, aggregator_state = shared
+
+        def losses_of(params):
+            fn = lambda params, task, key: learner.loss(params, model_state, task, key)
+            return parallel.over_local_tasks(fn)(params, tasks, keys)
+
+        losses, pull_back, aux = jax.vjp(losses_of, params, has_aux=True)
+        weights, aggregator_state = aggregator.weights(
+            aggregator_state, shard.gather(losses), shard.gather(tasks.task_id)
+        )
+        (grads,) = pull_back(shard.own(weights).astype(losses.dtype))
+        same = shard.total((grads, sum_first_axis(aux)))
+        return (*same, aggregator_state), losses
+
+    on_shards = parallel.on_shards(body)
+
+    def propose(state: TrainState, tasks: Task, keys):
+        aggregator_state, tx_state = state.opt_state
+        shared = (state.params, state.model_state, aggregator_state)
+        (grads, (metrics, states), aggregator_state), losses = on_shards(
+            shared, tasks, keys
+        )
+        updates, tx_state = _update(tx, grads, tx_state, state.params, losses, tasks)
+        return updates, (aggregator_state, tx_state), losses, metrics, states
+
+    return propose
+
+
+def _task_gradient_update(learner, aggregator, tx, parallel: Parallel):
+    """Every task's gradient, `[task, *p]`, reduced by the first link of the chain."""
+    chain = optax.chain(optax.identity() if aggregator is None else aggregator, tx)
+
+    def gradient(shared, task, key):
+        params, model_state = shared
+        loss = lambda params: learner.loss(params, model_state, task, key)
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    over_tasks = map_tasks_with(parallel, gradient)
+
+    def propose(state: TrainState, tasks: Task, keys):
+        (losses, aux), grads = over_tasks(
+            (state.params, state.model_state), tasks, keys
+        )
+        metrics, states = sum_first_axis(aux)
+        updates, opt_state = _update(
+            chain, grads, state.opt_state, state.params, losses, tasks
+        )
+        return updates, opt_state, losses, metrics, states
+
+    return propose
+
+
+def _update(tx, grads, opt_state, params, losses, tasks: Task):
+    """`tx.update`, after `eval_shape` has shown that the task axis is gone."""
+    update = partial(tx.update, task_losses=losses, task_ids=tasks.task_id)
+    shapes = lambda tree: [jnp.shape(x) for x in jax.tree.leaves(tree)]
+    try:
+        after = jax.eval_shape(update, grads, opt_state, params)
+        reduced = shapes(after) == shapes((params, opt_state))
+        reason = ""
+    except (TypeError, ValueError) as error:
+        reduced, reason = False, f" ({error})"
+    if not reduced:
+        raise ValueError(
+            "the task axis is still there after the optax chain: every gradient is "
+            f"[task, *p] with {losses.shape[0]} tasks. Put the aggregator first, as in "
+            "optax.chain(mean_over_tasks(), optax.adam(1e-3)), or pass it as "
+            f"aggregator=mean_over_tasks().{reason}"
+        )
+    return update(grads, opt_state, params)

@@ -1,0 +1,193 @@
+"""Where metrics go: JSON lines always, TensorBoard and W&B when asked."""
+
+import abc
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+Values = Mapping[str, float]
+
+
+class Writer(abc.ABC):
+    """Takes the numbers of a step."""
+
+    @abc.abstractmethod
+    def resume(self, step: int) -> None:
+        """Drops what was recorded after `step`, from which the run goes on."""
+
+    @abc.abstractmethod
+    def write(self, step: int, values: Values) -> None:
+        """Records `values` for `step`."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Flushes and releases."""
+
+
+class JsonlWriter(Writer):
+    """One JSON object a line, `{"step": 100, "train/loss": ...}`: the source of truth.
+
+    `resume` truncates whatever a run that was killed wrote after the checkpoint it
+    resumes from, a torn last line included, so that the file of a resumed run is the
+    file of an uninterrupted one. Names under `time/` hold what differs between runs.
+
+    Args:
+      path: the file; made when first written to.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
+      >>> writer = JsonlWriter(path)
+      >>> writer.write(1, {"loss": 0.5})
+      >>> writer.write(2, {"loss": 0.4})
+      >>> writer.resume(1)
+      >>> writer.close()
+      >>> read_jsonl(path)
+      [{'step': 1, 'loss': 0.5}]
+    """
+
+    def __init__(self, path: Path):
+        self._path = Path(path)
+        self._file: TextIO | None = None
+
+    def resume(self, step: int) -> None:
+        """Drops the rows of later steps.
+
+        Raises:
+          ValueError: naming the line, if the file is damaged before its last line.
+        """
+        self.close()
+        if not self._path.exists():
+            return
+        rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
+        fresh = self._path.with_suffix(".tmp")
+        fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        fresh.replace(self._path)
+
+    def write(self, step: int, values: Values) -> None:
+        if self._file is None:
+            self._file = self._path.open("a")
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """The rows of a JSON-lines file; a torn last line is left out.
+
+    Raises:
+      ValueError: naming the line, if any other line cannot be read.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged and not text: {error}.") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number} is not JSON: {error}.") from error
+        if not (isinstance(row, dict) and isinstance(row.get("step"), int)):
+            raise ValueError(f"{path}, line {number} is no row of metrics: {line:.60}")
+        rows.append(row)
+    return rows
+
+
+class TensorboardWriter(Writer):
+    """Scalars for TensorBoard (`pip install jaxmeta[tensorboard]`).
+
+    Args:
+      directory: of the event files.
+
+    Raises:
+      ImportError: if tensorboardX is not installed.
+    """
+
+    def __init__(self, directory: Path):
+        import tensorboardX
+
+        self._make = lambda step: tensorboardX.SummaryWriter(
+            str(directory), purge_step=step + 1
+        )
+        self._writer = None
+
+    def resume(self, step: int) -> None:
+        self.close()
+        self._writer = self._make(step)
+
+    def write(self, step: int, values: Values) -> None:
+        if self._writer is None:
+            self.resume(step - 1)
+        assert self._writer is not None
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class WandbWriter(Writer):
+    """Scalars for Weights & Biases (`pip install jaxmeta[wandb]`).
+
+    Args:
+      directory: of its local files.
+      name: of the run; the same name goes on with the same run.
+      config: recorded with it.
+
+    Raises:
+      ImportError: if wandb is not installed.
+    """
+
+    def __init__(self, directory: Path, name: str, config: Mapping):
+        import wandb  # pyright: ignore[reportMissingImports] - optional
+
+        self._run = wandb.init(
+            dir=str(directory), id=name, config=dict(config), resume="allow"
+        )
+
+    def resume(self, step: int) -> None:
+        del step  # a step that W&B has seen it does not take again
+
+    def write(self, step: int, values: Values) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+@dataclasses.dataclass(frozen=True)
+class Writers(Writer):
+    """Several writers as one.
+
+    Attributes:
+      members: each is told everything.
+    """
+
+    members: tuple[Writer, ...]
+
+    def resume(self, step: int) -> None:
+        for member in self.members:
+            member.resume(step)
+
+    def write(self, step: int, values: Values) -> None:
+        for member in self.members:
+            member.write(step, values)
+
+    def close(self) -> None:
+        for member in self.members:
+            member.close()

@@ -1,0 +1,211 @@
+"""N-way K-shot episodes, drawn on the device from one resident array.
+
+An episode is a small classification problem: N classes that the learner has not met
+together before, K labelled examples of each to learn from (support), and others of
+the same classes to be measured on (query). See Vinyals et al., Matching Networks for
+One Shot Learning (2016), section 2.2.
+
+The images stay on the device as bytes; a task gathers its few, and only those become
+floats. So a training step needs no host, and thousands run in one `lax.scan`.
+"""
+
+import abc
+import dataclasses
+import functools
+from typing import NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxmeta.core.task import DeviceSource, Examples, Task
+from jaxmeta.core.types import Array, Int, PRNGKey, Split
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+"""The splits in the order of the numbers in `ClassImages.class_split`."""
+
+
+class ClassImages(NamedTuple):
+    """A data set as classes of equally many images, on the host.
+
+    Attributes:
+      images: `[class, example, height, width, channel]` bytes.
+      class_split: `[class]` index into `SPLITS` of the split each class belongs to.
+    """
+
+    images: UInt8[np.ndarray, "class example height width channel"]
+    class_split: Int[np.ndarray, " class"]
+
+
+class EpisodeData(NamedTuple):
+    """What stays on the device.
+
+    Attributes:
+      images: `[class, example, height, width, channel]` bytes.
+      pools: for each split, the indices of its classes.
+    """
+
+    images: UInt8[Array, "class example height width channel"]
+    pools: dict[Split, Int[Array, " pool"]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpisodeSource(DeviceSource):
+    """Few-shot episodes over the classes of a data set.
+
+    A task draws `ways` distinct classes of its split and `shots + queries` distinct
+    examples of each, all uniformly and without replacement. Labels 0 to `ways - 1`
+    follow the order in which the classes were drawn, which is random, so a class has
+    no lasting label. The examples of a class are adjacent: row `i` of a set has the
+    label `i // shots` (or `i // queries`).
+
+    Subclasses say where the images come from (`classes`).
+
+    Attributes:
+      ways: classes per episode, N >= 2.
+      shots: support examples per class, K >= 1.
+      queries: query examples per class, >= 1.
+      rotations: whether each class turned by 90, 180 and 270 degrees counts as three
+        further classes of the same split (Santoro et al., One-shot Learning with
+        Memory-Augmented Neural Networks, 2016, section 4.1). Images must be square.
+
+    Raises:
+      ValueError: if a number is below its limit.
+
+    Example:
+      >>> from jaxmeta.data.digits import Digits
+      >>> source = Digits(ways=5, shots=1, queries=2, image_size=8)
+      >>> task = source.sample(jax.random.key(0), jnp.arange(3), split="test")
+      >>> task.support.inputs.shape, task.query.targets[0].tolist()
+      ((3, 5, 8, 8, 1), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
+    """
+
+    ways: int = 5
+    shots: int = 1
+    queries: int = 15
+    rotations: bool = True
+
+    def __post_init__(self) -> None:
+        limits = {"ways": 2, "shots": 1, "queries": 1}
+        for name, low in limits.items():
+            if (value := getattr(self, name)) < low:
+                raise ValueError(f"{name} must be >= {low}, got {value}.")
+
+    @property
+    @abc.abstractmethod
+    def data_used(self) -> str:
+        """One phrase saying which images these are, for logs and reports."""
+
+    @abc.abstractmethod
+    def classes(self) -> ClassImages:
+        """Reads the images on the host; called once per object."""
+
+    def validate(self) -> None:
+        """Reads the data and checks, on the host alone, that the episodes fit it.
+
+        Raises:
+          ValueError: if `ways` exceeds the classes of a split, `shots + queries` the
+            examples of a class, or `rotations` is set and the images are not square.
+          DataError: if the data cannot be read.
+        """
+        images, class_split = self._on_host
+        num_examples, height, width = images.shape[1:4]
+        for i, split in enumerate(SPLITS):
+            num_classes = self._turns * int(np.sum(class_split == i))
+            if self.ways > num_classes:
+                raise ValueError(
+                    f"ways must be <= {num_classes}, the number of {split} classes of "
+                    f"{self.data_used}, got {self.ways}."
+                )
+        if self.shots + self.queries > num_examples:
+            raise ValueError(
+                f"shots + queries must be <= {num_examples}, the number of examples "
+                f"per class of {self.data_used}, got {self.shots} + {self.queries}."
+            )
+        if self.rotations and height != width:
+            raise ValueError(
+                "rotations must be False unless images are square, got images of "
+                f"{height}x{width}."
+            )
+
+    def load(self) -> EpisodeData:
+        """The images and the classes of each split, on the device; cached.
+
+        Raises:
+          ValueError: as `validate`.
+        """
+        return self._on_device
+
+    def sample_task(self, data: EpisodeData, key: PRNGKey, *, split: Split) -> Task:
+        """Draws one episode; pure and jittable.
+
+        Args:
+          data: what `load` returned.
+          key: this task's own key.
+          split: which classes to draw from.
+
+        Returns:
+          A task whose sets are `Examples(inputs [n, height, width, channel] float32
+          in [0, 1], targets [n] int32)` with n = `ways * shots` and `ways * queries`.
+          An episode has no identity beyond itself: every `task_id` is 0.
+
+        Raises:
+          ValueError: if the split is unknown.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {SPLITS}, got {split!r}.")
+        pool = data.pools[split]
+        class_key, example_key = jax.random.split(key)
+        chosen = _distinct(class_key, pool.size * self._turns, self.ways)
+        classes, turns = pool[chosen // self._turns], chosen % self._turns
+        draw = lambda k: _distinct(k, data.images.shape[1], self.shots + self.queries)
+        examples = jax.vmap(draw)(jax.random.split(example_key, self.ways))
+        images = data.images[classes[:, None], examples]
+        if self.rotations:
+            turned = [jnp.rot90(images, k, axes=(2, 3)) for k in range(self._turns)]
+            images = jnp.stack(turned)[turns, jnp.arange(self.ways)]
+        images = images.astype(jnp.float32) / 255.0
+        return Task(
+            support=_examples(images[:, : self.shots]),
+            query=_examples(images[:, self.shots :]),
+            task_id=jnp.zeros((), jnp.int32),
+        )
+
+    @property
+    def _turns(self) -> int:
+        return 4 if self.rotations else 1
+
+    @functools.cached_property
+    def _on_host(self) -> ClassImages:
+        return self.classes()
+
+    @functools.cached_property
+    def _on_device(self) -> EpisodeData:
+        self.validate()
+        images, class_split = self._on_host
+        # The first use may be inside a trace; what is cached must outlive it.
+        with jax.ensure_compile_time_eval():
+            pools: dict[Split, Array] = {
+                split: jnp.asarray(np.flatnonzero(class_split == i), jnp.int32)
+                for i, split in enumerate(SPLITS)
+            }
+            return EpisodeData(jnp.asarray(images), pools)
+
+
+def _distinct(key: PRNGKey, limit: int, count: int) -> Int[Array, " count"]:
+    """`count` distinct numbers below `limit`, uniform and in random order.
+
+    The places of the largest of `limit` random numbers. XLA finds a few largest much
+    faster than it sorts, on the CPU only among floats (0.05 ms against 0.9 ms for 5 of
+    4112 integers, and about 2 ms for a permutation). Equal floats, which go to the
+    lower place, are one pair in 8 million.
+    """
+    return jax.lax.top_k(jax.random.uniform(key, (limit,)), count)[1]
+
+
+def _examples(images: Array) -> Examples:
+    """`[way, example, ...]` images as one set, labelled by way."""
+    ways, count = images.shape[:2]
+    targets = jnp.repeat(jnp.arange(ways, dtype=jnp.int32), count)
+    return Examples(images.reshape(ways * count, *images.shape[2:]), targets)

@@ -1,0 +1,93 @@
+"""How the command line tells of what goes wrong: one line, and an exit code."""
+
+import contextlib
+import sys
+import warnings
+
+from jaxmeta.options import UserError, one_line
+
+
+@contextlib.contextmanager
+def plain_warnings():
+    """Shows a warning as one line of plain words, without the source it came from."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        say(f"jaxmeta: warning: {one_line(message)}")
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", category=UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+@contextlib.contextmanager
+def quiet_threads():
+    """Hides what threads of tensorstore print when a write fails, which is raised."""
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+@contextlib.contextmanager
+def users_mistakes():
+    """Turns the errors that a user's input can cause into a `UserError`."""
+    try:
+        with disk_errors():
+            yield
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(one_line(error)) from error
+
+
+@contextlib.contextmanager
+def disk_errors():
+    """Says what to do when files cannot be read or written."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        named = f": {error.filename}" if error.filename else ""
+        raise UserError(
+            f"{error.strerror or error}{named}. Free some space, make it readable and "
+            "writable, or choose another directory."
+        ) from error
+
+
+@contextlib.contextmanager
+def failures():
+    """Ends a run that cannot go on: 3 when it is not finite, 2 when a disk is full."""
+    import jax
+
+    from jaxmeta.core.checkpoint import CheckpointError
+    from jaxmeta.core.fit import NonFiniteError
+    from jaxmeta.data.source import DataError
+
+    try:
+        with disk_errors():
+            yield
+    except NonFiniteError as error:
+        say(f"jaxmeta: {error}")
+        sys.exit(3)
+    except (CheckpointError, DataError) as error:
+        raise UserError(one_line(error)) from error
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            "out of memory; lower tasks_per_step or set parallel.task_batch_size "
+            f"({one_line(error)[:120]})"
+        ) from error
+
+
+def say(text: str) -> None:
+    """Prints to stderr, if anybody listens."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Gradient-based meta-learning: learn the start from which a task is learned."""

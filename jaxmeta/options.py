@@ -1,0 +1,168 @@
+"""The options of every command, and their parsing.
+
+A mistake of the user's becomes a `UserError`, which fits on a line.
+"""
+
+import contextlib
+import dataclasses
+import io
+import re
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
+
+Options = TypeVar("Options")
+
+
+class UserError(Exception):
+    """A mistake of the user's: told in one line, exit code 2."""
+
+
+def one_line(error: Exception | str) -> str:
+    """A message without its line breaks, cut where it gets too long to be read.
+
+    Example:
+      >>> one_line(ValueError("steps must be >= 1,\\n  got 0."))
+      'steps must be >= 1, got 0.'
+    """
+    text = " ".join(str(error).split())
+    return text if len(text) <= 500 else f"{text[:500]} ..."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """Every experiment and table: what it is, paper, expected time and hardware."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Where data sets are looked for."""
+
+    data_dir: Path | None = None
+    """Directory with data files; $JAXMETA_DATA_DIR when not given."""
+
+    download: bool = False
+    """Allow a missing data set to be downloaded; nothing is otherwise."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train an experiment; a rerun in the same directory goes on where it stopped."""
+
+    run_dir: Path | None = None
+    """Where the run is kept; runs/NAME when not given."""
+
+    dry_run: bool = False
+    """Print the resolved experiment and what it would cost, and train nothing."""
+
+    tensorboard: bool = False
+    """Also write TensorBoard scalars into the run directory."""
+
+    wandb: bool = False
+    """Also log to Weights & Biases."""
+
+    data: Annotated[DataOptions, tyro.conf.arg(name="")] = DataOptions()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Measure a trained run on held-out tasks."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run directory."""
+
+    num_tasks: int | None = None
+    """Held-out tasks; as many as the experiment says when not given."""
+
+    data: Annotated[DataOptions, tyro.conf.arg(name="")] = DataOptions()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReproduceOptions:
+    """Run a published table, ours beside the paper's; a rerun goes on."""
+
+    table: Annotated[str, tyro.conf.Positional]
+    """A table of `jaxmeta list`, or a Python file."""
+
+    quick: bool = False
+    """A small version that takes minutes."""
+
+    seeds: int | None = None
+    """Runs per cell; as the table says when not given."""
+
+    rows: tuple[str, ...] = ()
+    """Only these rows."""
+
+    run_dir: Path | None = None
+    """Where it is kept; runs/TABLE when not given."""
+
+    data: Annotated[DataOptions, tyro.conf.arg(name="")] = DataOptions()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Render runs and tables as Markdown and PNG, into their directories."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run directories of `train` or `reproduce`."""
+
+
+def parse(kind: type[Options] | Any, argv: list[str], prog: str, **keywords) -> Options:
+    """Parses with tyro; a mistake becomes one line that names it and the near miss."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(
+                kind, args=argv, prog=prog, registry=_functions_by_name(), **keywords
+            )
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        raise UserError(f"{_plain(told.getvalue())} (see {prog} --help)") from None
+    except ValueError as error:
+        raise UserError(f"{one_line(error)} (see {prog} --help)") from None
+
+
+def _functions_by_name() -> ConstructorRegistry:
+    """Lets fields that hold a function be given as MODULE:NAME."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rule(info):
+        if typing.get_origin(info.type) is not Callable:
+            return None
+        from jaxmeta.core.config import from_json
+
+        name = lambda f: f"{f.__module__}:{f.__qualname__}"
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="MODULE:NAME",
+            instance_from_str=lambda args: from_json({"function": args[0]}),
+            is_instance=callable,
+            str_from_instance=lambda f: [name(f) if hasattr(f, "__name__") else str(f)],
+        )
+
+    return registry
+
+
+def _plain(boxed: str) -> str:
+    """The first paragraph of a boxed message, and the first flag it suggests."""
+    lines = [line.strip("│╭╮╰╯ ") for line in boxed.splitlines()[1:]]  # without title
+    paragraphs = [""]
+    for line in lines:
+        if set(line) <= {"─", "-"}:
+            paragraphs.append("")
+        else:
+            paragraphs[-1] += f" {line}"
+    message, *others = (text.strip() for text in paragraphs if text)
+    # Names of our own wrapper classes mean nothing to the user.
+    message = re.sub(r"Error parsing (\w+\.)*experiment\.?", "invalid ", message)
+    message = message.replace("invalid :", "invalid experiment:").rstrip(".")
+    for text in others:
+        if "Perhaps you meant" in text and (flag := re.search("--[^\\s,]+", text)):
+            message += f". Did you mean {flag.group()}?"
+    return message

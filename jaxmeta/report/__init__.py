@@ -1,0 +1,1 @@
+"""From runs to tables and pictures: ours beside the paper's."""

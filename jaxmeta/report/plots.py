@@ -1,0 +1,127 @@
+"""Pictures of runs, drawn without a display."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg", force=False)
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+
+def learning_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draws every train and validation metric against the outer step.
+
+    Args:
+      path: the PNG to write.
+      rows: rows of `metrics.jsonl`.
+    """
+    names = sorted({name for row in rows for name in row})
+    metrics = sorted(
+        name.split("/")[1]
+        for name in names
+        if name.startswith("train/") and name != "train/skipped"
+    )
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(5 * len(metrics), 3.5), squeeze=False, dpi=120
+    )
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        for split in ("train", "validation"):
+            name = f"{split}/{metric}"
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            if not points:
+                continue
+            steps, values = np.array(points).T
+            (line,) = axis.plot(steps, values, label=split)
+            band = [
+                (row[f"{name}_low"], row[f"{name}_high"])
+                for row in rows
+                if f"{name}_low" in row
+            ]
+            if band:
+                low, high = np.array(band).T
+                axis.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
+        axis.set(xlabel="outer step", ylabel=metric)
+        axis.legend(frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def table_curves(path: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
+    """Draws the train metric of every run of a table: a panel a column, a line a run.
+
+    Args:
+      path: the PNG to write.
+      rows: rows of the table's `metrics.jsonl`.
+      metric: without `train/`; drawn on a logarithmic axis.
+    """
+    columns = list(dict.fromkeys(row["column"] for row in rows))
+    methods = list(dict.fromkeys(row["row"] for row in rows))
+    figure, axes = plt.subplots(
+        1,
+        len(columns),
+        figsize=(5 * len(columns), 3.8),
+        squeeze=False,
+        dpi=120,
+        layout="constrained",
+    )
+    name = f"train/{metric}"
+    for axis, column in zip(axes[0], columns, strict=True):
+        for i, method in enumerate(methods):
+            runs: dict[int, list[tuple[int, float]]] = {}
+            for row in rows:
+                if (row["row"], row["column"]) == (method, column) and name in row:
+                    runs.setdefault(row["seed"], []).append((row["step"], row[name]))
+            for j, points in enumerate(runs.values()):
+                label = None if j else method
+                axis.semilogy(*np.array(points).T, color=f"C{i}", label=label, lw=1)
+        axis.set(title=column, xlabel="outer step", ylabel=f"train {metric}")
+        axis.spines[["top", "right"]].set_visible(False)
+    by_method = {
+        label: line
+        for axis in axes[0]
+        for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        by_method.values(),
+        by_method.keys(),
+        loc="outside lower center",
+        ncols=len(by_method) if len(columns) > 1 else 2,
+        frameon=False,
+    )
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def matrices(path: Path, rows: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """Draws matrices in a grid on one colour scale, zero in the middle.
+
+    Args:
+      path: the PNG to write.
+      rows: of the grid, each `{title: [output, input]}`, all of one length.
+    """
+    limit = max(float(np.abs(m).max()) for row in rows for m in row.values())
+    columns = len(rows[0])
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(4.6 * columns, 4.4 * len(rows)),
+        squeeze=False,
+        dpi=120,
+        layout="constrained",
+    )
+    image = None
+    for line, row in zip(axes, rows, strict=True):
+        for axis, (title, matrix) in zip(line, row.items(), strict=True):
+            image = axis.imshow(matrix, cmap="RdBu", vmin=-limit, vmax=limit)
+            axis.set(title=title, xlabel="input position")
+        line[0].set_ylabel("output position")
+    assert image is not None
+    figure.colorbar(image, ax=axes, shrink=0.6)
+    figure.savefig(path)
+    plt.close(figure)

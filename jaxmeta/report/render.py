@@ -1,0 +1,39 @@
+"""`jaxmeta report`: writes `report.md` and its pictures into run directories."""
+
+from pathlib import Path
+
+from jaxmeta.core.run import read_json
+from jaxmeta.core.writers import read_jsonl
+from jaxmeta.report.markdown import run_report, table_report
+from jaxmeta.report.plots import learning_curves, table_curves
+
+
+def render(directory: Path) -> str:
+    """Renders a run of `train` or of `reproduce`.
+
+    Args:
+      directory: a run directory; `report.md` and `curves.png` are written into it.
+
+    Returns:
+      The Markdown.
+
+    Raises:
+      ValueError: if there is nothing to report, naming what is missing.
+    """
+    if not (directory / "card.json").is_file():
+        raise ValueError(
+            f"{directory} has no card.json: it is no run directory, or its run has not "
+            "ended yet."
+        )
+    card = read_json(directory / "card.json")
+    rows = read_jsonl(directory / "metrics.jsonl")
+    if (directory / "table.json").is_file():
+        table_curves(directory / "curves.png", rows, card["metric"])
+        text = table_report(read_json(directory / "table.json"), card)
+    else:
+        learning_curves(directory / "curves.png", rows)
+        finished = (directory / "result.json").is_file()
+        result = read_json(directory / "result.json") if finished else {}
+        text = run_report(card, result, ["curves.png"])
+    (directory / "report.md").write_text(text, encoding="utf-8")
+    return text

@@ -1,0 +1,233 @@
+"""Runs every cell of a table and writes what came out.
+
+table.json      one object per cell
+report.md       the same for people
+metrics.jsonl   the metrics of all its runs, with row, column and seed
+*.png           the table's figures
+card.json       command, versions, hardware, seconds
+cells/          one run directory per cell and seed
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmeta.core.config import config_hash
+from jaxmeta.core.fit import complete
+from jaxmeta.core.metrics import interval, interval_within
+from jaxmeta.core.progress import Progress
+from jaxmeta.core.run import (
+    Run,
+    hardware,
+    read_json,
+    reading,
+    versions,
+    write_json,
+)
+from jaxmeta.core.table import Cell, Table
+from jaxmeta.core.writers import JsonlWriter, read_jsonl
+from jaxmeta.report.markdown import table_report
+from jaxmeta.report.plots import table_curves
+
+CURVES = "curves.png"
+
+
+def cell_directory(root: Path, cell: Cell, seed: int) -> Path:
+    """Where the run of one cell and seed lives."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{cell.row} {cell.column}").strip("-")
+    return root / "cells" / f"{name.lower()}-seed{seed}"
+
+
+def check(table: Table, root: Path, seeds: int) -> None:
+    """Raises what `reproduce` would for a wrong directory, and writes nothing.
+
+    Raises:
+      ValueError: if the directory is a file or belongs to something else.
+    """
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"{root} is a file; choose another --run-dir.")
+    if (root / "config.json").exists():
+        raise ValueError(
+            f"{root} belongs to a run of `jaxmeta train`; choose another --run-dir."
+        )
+    if (root / "card.json").exists():
+        title = read_json(root / "card.json").get("title")
+        if title != table.title:
+            raise ValueError(
+                f"{root} belongs to another table ({title!r}); choose another "
+                "--run-dir."
+            )
+    for cell in table.cells:
+        for seed in range(seeds):
+            Run.check(cell_directory(root, cell, seed), cell.experiment(seed))
+
+
+def run_cell(root: Path, cell: Cell, seed: int, *, quiet: bool = False) -> Run:
+    """Trains and measures one cell with one seed, or finds it done."""
+    run = Run.open(cell_directory(root, cell, seed), cell.experiment(seed))
+    if run.finished:
+        return run
+    progress = Progress(
+        run.experiment.steps,
+        f"{cell.row}, {cell.column}, seed {seed}",
+        quiet=quiet,
+    )
+    writer = JsonlWriter(run.metrics_path)
+    try:
+        complete(run, writer, progress)
+    finally:
+        writer.close()
+        progress.close()
+    return run
+
+
+def summarise(cell: Cell, runs: Sequence[Run], metric: str) -> dict[str, Any]:
+    """The record of one cell: value, both intervals, floor and verdict.
+
+    `low` and `high` bound the mean over held-out tasks, the training runs being what
+    they are; `seed_low` and `seed_high` bound the mean over training runs, and are
+    null with one seed.
+
+    Args:
+      cell: what was run.
+      runs: its finished runs, one a seed.
+      metric: the test metric of the table.
+
+    Raises:
+      CheckpointError: if the files of a run are damaged.
+    """
+    per_seed, cards = [], []
+    for run in runs:
+        with reading(run.directory):
+            per_seed.append(np.load(run.directory / "test_tasks.npz")[metric])
+            cards.append(read_json(run.directory / "card.json"))
+    over_tasks = interval_within(per_seed)
+    means = [float(values.mean()) for values in per_seed]
+    over_seeds = interval(means)
+    sources = [run.experiment.source for run in runs]
+    floor = accept = verdict = None
+    if cell.floor is not None:
+        floor = float(np.mean([cell.floor(source) for source in sources]))
+    if cell.accept is not None:
+        accept = np.mean([cell.accept(source) for source in sources], axis=0).tolist()
+        verdict = "holds" if accept[0] <= over_seeds.mean <= accept[1] else "misses"
+    several = len(runs) > 1
+    return {
+        "row": cell.row,
+        "column": cell.column,
+        "value": over_seeds.mean,
+        "low": over_tasks.low,
+        "high": over_tasks.high,
+        "seed_low": over_seeds.low if several else None,
+        "seed_high": over_seeds.high if several else None,
+        "seeds": [run.experiment.seed for run in runs],
+        "seed_values": means,
+        "tasks_per_seed": len(per_seed[0]),
+        "published": cell.published,
+        "floor": floor,
+        "accept": accept,
+        "claim": cell.claim,
+        "verdict": verdict,
+        "protocol": cell.protocol,
+        "steps": runs[0].experiment.steps,
+        "seconds": sum(card["wall_seconds"] for card in cards),
+        "cpu_seconds": sum(card["cpu_seconds"] for card in cards),
+        "config_hashes": [card["config_hash"] for card in cards],
+        "git_revisions": sorted({card["git_revision"] or "unknown" for card in cards}),
+    }
+
+
+def reproduce(
+    table: Table,
+    root: Path,
+    *,
+    seeds: int,
+    command: str,
+    rows: Sequence[str] = (),
+    quiet: bool = False,
+    on_cell: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> list[dict[str, Any]]:
+    """Runs a table and writes its files; what is already done is not done again.
+
+    Args:
+      table: what to run.
+      root: the run directory.
+      seeds: seeds 0..seeds-1 are run, >= 1.
+      command: the command line, for the report.
+      rows: only these are run; of the others what was run before is still shown.
+      quiet: show no progress.
+      on_cell: called with the record of each cell once it is there.
+
+    Returns:
+      One record per cell, as in `table.json`.
+
+    Raises:
+      ValueError: for a number of seeds below 1.
+      CheckpointError: if the files of a run cannot be written, or are damaged.
+      NonFiniteError: if a run diverges.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds must be >= 1, got {seeds}.")
+    started, cpu_started = time.time(), time.process_time()
+    records, lines = [], []
+    first_runs: dict[tuple[str, str], Path] = {}
+    for cell in table.cells:
+        runs = [
+            Run(cell_directory(root, cell, seed), cell.experiment(seed))
+            for seed in range(seeds)
+        ]
+        if not rows or cell.row in rows:
+            runs = [run_cell(root, cell, seed, quiet=quiet) for seed in range(seeds)]
+        elif not all(run.finished for run in runs):
+            continue
+        first_runs[cell.row, cell.column] = runs[0].directory
+        lines += [_row(cell, run, row) for run in runs for row in _metrics(run)]
+        records.append(summarise(cell, runs, table.metric))
+        on_cell(records[-1])
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (root / "metrics.jsonl").write_text(text, encoding="utf-8")
+    write_json(root / "table.json", records)
+    table_curves(root / CURVES, lines, table.metric)
+    for name, draw in table.figures.items():
+        draw(root / name, first_runs)
+    hashes = [name for record in records for name in record["config_hashes"]]
+    revisions = {name for record in records for name in record["git_revisions"]}
+    card = {
+        "title": table.title,
+        "source": table.source,
+        "metric": table.metric,
+        "notes": [*table.notes, *table.findings(first_runs)],
+        "command": command,
+        "seeds": list(range(seeds)),
+        "config_hash": config_hash(hashes),
+        "config": {"cells": hashes},
+        # Of the runs, which may be older than this report.
+        "git_revisions": sorted(revisions),
+        "run_wall_seconds": sum(record["seconds"] for record in records),
+        "run_cpu_seconds": sum(record["cpu_seconds"] for record in records),
+        "versions": versions(),
+        "hardware": hardware(),
+        "wall_seconds": time.time() - started,
+        "cpu_seconds": time.process_time() - cpu_started,
+        "figures": [
+            name for name in (*table.figures, CURVES) if (root / name).exists()
+        ],
+    }
+    write_json(root / "card.json", card)
+    (root / "report.md").write_text(table_report(records, card), encoding="utf-8")
+    return records
+
+
+def _metrics(run: Run) -> list[dict[str, Any]]:
+    with reading(run.directory):
+        return read_jsonl(run.metrics_path)
+
+
+def _row(cell: Cell, run: Run, row: dict[str, Any]) -> dict[str, Any]:
+    where = {"row": cell.row, "column": cell.column, "seed": run.experiment.seed}
+    return {**where, **row}

@@ -1,0 +1,1 @@
+"""MSR: learn which symmetry to keep."""
