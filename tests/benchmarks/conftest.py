@@ -1,0 +1,41 @@
+"""One core, one device, no workers; tables at the end. Before JAX is imported."""
+
+import os
+
+import pytest
+
+# The last of the cores that are ours: the first tends to serve interrupts.
+if hasattr(os, "sched_setaffinity"):  # Linux
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch
+os.environ["JAX_NUM_CPU_DEVICES"] = "1"
+os.environ.pop("NPROC", None)  # XLA then takes one thread, as there is one core
+
+TABLES = pytest.StashKey[list]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Undoes the suite's `-n2`, under which nothing can be timed."""
+    config.option.numprocesses = 0
+    config.option.dist = "no"
+    config.option.tx = []
+
+
+def pytest_configure(config):
+    config.stash[TABLES] = []
+
+
+@pytest.fixture
+def table(request):
+    """`table(title, rows)` prints rows of text at the end of the session."""
+    return lambda title, rows: request.config.stash[TABLES].append((title, rows))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for title, rows in config.stash[TABLES]:
+        terminalreporter.section(title)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = zip(row, widths, strict=True)
+            terminalreporter.line("  ".join(text.ljust(n) for text, n in cells))

@@ -1,0 +1,88 @@
+"""Every learner of the library, with a small source that suits it.
+
+A new learner is added here, and is then covered by everything in this directory.
+"""
+
+import dataclasses
+
+import pytest
+
+from jaxmeta import Learner, Maml, MSRConv, MSRDense, TaskSource
+from jaxmeta.core.objectives import cross_entropy
+from jaxmeta.core.testing import smoke_learner, smoke_source
+from jaxmeta.data.digits import Digits
+from jaxmeta.data.rotation import RotationSource
+from jaxmeta.data.translation import TranslationSource
+from jaxmeta.networks.conv import Conv4
+from jaxmeta.networks.mlp import MLP
+from jaxmeta.networks.patches import PatchConv
+from jaxmeta.symmetry.layers import KroneckerMSRDense, LocallyConnected, Signal
+
+SIGNALS = TranslationSource(input_size=7, num_query=3)
+IMAGES = RotationSource(image_size=5, num_query=2)
+EPISODES = Digits(ways=2, shots=1, queries=2, image_size=8)
+MLP_5 = MLP(features=(6, 5))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A learner, and a source of a few small tasks for it."""
+
+    name: str
+    learner: Learner
+    source: TaskSource
+
+
+CASES = [
+    Case("smoke", smoke_learner(), smoke_source()),
+    Case("maml-mlp", Maml(network=MLP_5), SIGNALS),
+    Case("maml-mlp-fixed-rate", Maml(network=MLP_5, rates="fixed"), SIGNALS),
+    Case("maml-mlp-first-order", Maml(network=MLP_5, order="first"), SIGNALS),
+    Case("maml-mlp-per-parameter", Maml(network=MLP_5, rates="per_parameter"), SIGNALS),
+    Case("maml-mlp-3-steps", Maml(network=MLP_5, inner_steps=3), SIGNALS),
+    Case(
+        "maml-mlp-3-steps-per-step-no-remat",
+        Maml(
+            network=MLP_5,
+            inner_steps=3,
+            per_step=True,
+            rates="per_parameter",
+            remat=False,
+        ),
+        SIGNALS,
+    ),
+    Case("msr-fc", Maml(network=MSRDense(features=5, inner_dim=3)), SIGNALS),
+    Case(
+        "msr-fc-3-steps",
+        Maml(network=MSRDense(features=5, inner_dim=3), inner_steps=3),
+        SIGNALS,
+    ),
+    Case("msr-kronecker", Maml(network=KroneckerMSRDense(features=5)), SIGNALS),
+    Case(
+        "maml-lc",
+        Maml(network=Signal(LocallyConnected(features=1, kernel_size=3))),
+        SIGNALS,
+    ),
+    Case(
+        "maml-conv-1d",
+        Maml(network=Signal(PatchConv(features=1, kernel_size=(3,)))),
+        SIGNALS,
+    ),
+    Case("msr-conv", Maml(network=MSRConv(features=24, kernel_size=(3, 3))), IMAGES),
+    Case(
+        "maml-conv4",
+        Maml(
+            network=Conv4(features=3, num_classes=2, num_blocks=2),
+            objective=cross_entropy,
+            inner_rate=0.4,
+            eval_inner_steps=2,
+        ),
+        EPISODES,
+    ),
+]
+
+
+@pytest.fixture(scope="session", params=CASES, ids=lambda case: case.name)
+def case(request) -> Case:
+    """Each learner in turn."""
+    return request.param

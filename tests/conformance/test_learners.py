@@ -1,0 +1,112 @@
+"""What every learner has to do."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxmeta import Parallel, init_state, make_train_step, mean_over_tasks
+from jaxmeta.core.config import from_json, to_json
+from jaxmeta.core.evaluate import make_evaluator
+from jaxmeta.core.testing import assert_backends_agree
+
+KEY = jax.random.key(0)
+ALL = Parallel()
+
+
+@pytest.fixture(scope="session")
+def trained(case):
+    """State before, state and metrics after each of two steps, and the jitted step."""
+    learner, tx, aggregator = case.learner, optax.adam(1e-2), mean_over_tasks()
+    state = init_state(learner, tx, aggregator, key=KEY, example=case.source.example)
+    states = [ALL.replicate(state)]
+    step = make_train_step(learner, tx, aggregator, parallel=ALL)
+    chex.clear_trace_counter()
+    step = jax.jit(chex.assert_max_traces(step, n=1))
+    metrics = []
+    for i in range(2):
+        key = jax.random.fold_in(KEY, i)
+        tasks = case.source.sample(key, jnp.arange(4), split="train")
+        state, now = step(states[-1], ALL.split_rows(tasks), key)
+        states.append(state)
+        metrics.append(now)
+    return states, metrics, step
+
+
+def test_backends_agree(case):
+    assert_backends_agree(case.learner, case.source)
+
+
+def test_loss_and_gradient_are_finite(trained):
+    states, metrics, _ = trained
+    assert [int(state.skipped) for state in states] == [0, 0, 0]
+    assert all(np.isfinite(m["loss"].compute()) for m in metrics)
+
+
+def test_every_parameter_gets_a_gradient(case, trained):
+    (start, *_, end), _, _ = trained
+    for (path, before), after in zip(
+        jax.tree_util.tree_leaves_with_path(start.params),
+        jax.tree.leaves(end.params),
+        strict=True,
+    ):
+        name = jax.tree_util.keystr(path)
+        assert np.any(before != after), f"{name} did not move"
+
+
+def test_the_second_step_does_not_recompile(trained):
+    _, _, step = trained
+    assert step._cache_size() == 1
+
+
+def test_shapes_and_dtypes_are_preserved(trained):
+    (start, *_, end), _, _ = trained
+    chex.assert_trees_all_equal_shapes_and_dtypes(end, start)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(end.params)} == {"float32"}
+
+
+def test_params_are_a_function_of_the_key(case):
+    example = case.source.example
+    first, again, other = (
+        jax.tree.leaves(case.learner.init(jax.random.key(seed), example)[0])
+        for seed in (0, 0, 1)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_a_learner_is_its_configuration(case):
+    again = from_json(to_json(case.learner))
+    assert again == case.learner
+    assert hash(again) == hash(case.learner)
+    assert to_json(again) == to_json(case.learner)
+
+
+def test_a_source_is_its_configuration(case):
+    case.source.example  # noqa: B018 - what it caches must not count
+    again = from_json(to_json(case.source))
+    assert again == case.source
+    assert hash(again) == hash(case.source)
+
+
+def test_learners_are_told_apart(case, request):
+    cases = request.node.session.config.stash.get(_SEEN, {})
+    assert cases.setdefault(case.learner, case.name) == case.name
+    request.node.session.config.stash[_SEEN] = cases
+
+
+_SEEN = pytest.StashKey[dict]()
+
+
+def test_evaluation_is_finite_and_names_the_loss(case, trained):
+    (*_, end), _, _ = trained
+    evaluate = make_evaluator(
+        case.learner, case.source, split="validation", parallel=ALL, tasks_per_batch=4
+    )
+    values = evaluate(end.params, end.model_state, KEY, 5)
+    expected = {"loss", "accuracy"} if case.name == "maml-conv4" else {"loss"}
+    assert set(values) == expected
+    assert {rows.shape for rows in values.values()} == {(5,)}
+    assert all(np.isfinite(rows).all() for rows in values.values())

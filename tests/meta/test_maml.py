@@ -1,0 +1,349 @@
+"""Meta-gradients against finite differences; what is and is not adapted."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.flatten_util import ravel_pytree
+
+from jaxmeta.core.task import Examples, Task
+from jaxmeta.core.testing import assert_trees_close
+from jaxmeta.meta.maml import Maml
+from jaxmeta.networks.mlp import MLP
+from jaxmeta.symmetry.layers import MSRDense
+
+KEY = jax.random.key(0)
+SIZE, OUT = 3, 2
+
+NETWORKS = {
+    "MLP": MLP(features=(3, OUT), activation=nn.tanh),  # smooth, as differences need
+    "MSRDense": MSRDense(features=OUT, inner_dim=3, use_bias=True),
+}
+RATES = {
+    "fixed": {"rates": "fixed"},
+    "per tensor": {"rates": "per_tensor"},
+    "per parameter": {"rates": "per_parameter"},
+    "per tensor and step": {"rates": "per_tensor", "per_step": True},
+    "per parameter and step": {"rates": "per_parameter", "per_step": True},
+}
+
+# Central differences with h = 1e-5 of float64 functions of order 1 err by about
+# h^2 = 1e-10 from curvature and 1e-16 / h = 1e-11 from rounding.
+STEP = 1e-5
+DIFFERENCE = {"rtol": 1e-6, "atol": 1e-8}
+
+each_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+each_kind_of_rate = pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@functools.cache
+def make_task(num_support=2, num_query=3, size=SIZE, out=OUT) -> Task:
+    rng = np.random.default_rng(1)
+    draw = lambda n: Examples(
+        jnp.asarray(rng.normal(size=(n, size))), jnp.asarray(rng.normal(size=(n, out)))
+    )
+    return Task(draw(num_support), draw(num_query), jnp.zeros((), jnp.int32))
+
+
+def start(learner, task):
+    """Parameters of order 1 everywhere, so that no gradient is small by accident."""
+    params, _ = learner.init(KEY, task)
+    rng = np.random.default_rng(2)
+    # Positive offsets: rates among them, which must not vanish.
+    return jax.tree.map(lambda p: jnp.asarray(0.2 + 0.5 * rng.random(p.shape)), params)
+
+
+def outer_loss(learner, task):
+    return lambda params: learner.loss(params, (), task, KEY)[0]
+
+
+def differences(fn, tree):
+    """The gradient of a scalar function of a tree, one central difference per entry."""
+    flat, unravel = ravel_pytree(tree)
+    nudges = STEP * jnp.eye(flat.size)
+    at = jax.jit(jax.vmap(lambda nudge: fn(unravel(flat + nudge))))
+    return unravel((at(nudges) - at(-nudges)) / (2 * STEP))
+
+
+# The meta-gradient.
+
+
+@each_network
+@each_kind_of_rate
+def test_second_order_gradient_equals_finite_differences(network, rates):
+    check_second_order(Maml(network=network, inner_steps=3, **rates))
+
+
+@each_network
+def test_one_step_of_second_order_equals_finite_differences(network):
+    check_second_order(Maml(network=network, rates="per_tensor"))
+
+
+def check_second_order(learner):
+    task = make_task()
+    params = start(learner, task)
+    loss = outer_loss(learner, task)
+    gradient = jax.jit(jax.grad(loss))(params)
+    assert_trees_close(gradient, differences(loss, params), **DIFFERENCE)
+
+
+def surrogate(learner, task, params, num_steps):
+    """The query loss with every inner gradient replaced by the number that it is here.
+
+    The inner gradients are finite differences of the support loss.
+    """
+    error = lambda outputs, targets: jnp.mean((outputs - targets) ** 2)
+    support_loss = lambda fast: error(
+        learner.predict(params, fast, task.support.inputs), task.support.targets
+    )
+    rate_at = lambda tree, t: (
+        jax.tree.map(lambda r: r[t], tree) if learner.per_step else tree
+    )
+    descend = lambda fast, rates, grads: jax.tree.map(
+        lambda v, r, g: v - r * g, fast, rates, grads
+    )
+    inner, fast = [], params["fast"]
+    for t in range(num_steps):
+        inner.append(differences(support_loss, fast))
+        fast = descend(fast, rate_at(params["rates"], t), inner[-1])
+
+    def loss(params):
+        fast = params["fast"]
+        for t, grads in enumerate(inner):
+            fast = descend(fast, rate_at(params["rates"], t), grads)
+        outputs = learner.predict(params, fast, task.query.inputs)
+        return error(outputs, task.query.targets)
+
+    return loss
+
+
+@each_network
+@pytest.mark.parametrize(
+    "rates", [RATES["per tensor"], RATES["per parameter and step"]]
+)
+@pytest.mark.parametrize("inner_steps", [1, 3])
+def test_first_order_gradient_is_that_of_the_surrogate(network, rates, inner_steps):
+    learner = Maml(network=network, order="first", inner_steps=inner_steps, **rates)
+    task = make_task()
+    params = start(learner, task)
+    instead = surrogate(learner, task, params, inner_steps)
+    value, gradient = jax.jit(jax.value_and_grad(outer_loss(learner, task)))(params)
+    np.testing.assert_allclose(value, instead(params), **DIFFERENCE)
+    assert_trees_close(gradient, differences(instead, params), **DIFFERENCE)
+
+
+def test_first_order_is_another_gradient():
+    task = make_task()
+    learner = Maml(network=NETWORKS["MSRDense"])
+    params = start(learner, task)
+    gradient = lambda learner: jax.jit(jax.grad(outer_loss(learner, task)))(params)
+    second = gradient(learner)
+    first = gradient(dataclasses.replace(learner, order="first"))
+    assert np.abs(first["fast"]["v"] - second["fast"]["v"]).min() > 1e-3
+
+
+def test_the_symmetry_learns_in_first_order_too():
+    # W' = U v', and v' is a number: the gradient of U is that of W' times v'.
+    task = make_task()
+    learner = Maml(network=MSRDense(features=OUT, inner_dim=3), order="first")
+    params = start(learner, task)
+    gradient = jax.grad(outer_loss(learner, task))(params)["slow"]["symmetry"]["U"]
+    v = np.asarray(learner.adapt(params, (), task.support, KEY)["v"])
+    weights = (np.asarray(params["slow"]["symmetry"]["U"]) @ v).reshape(OUT, SIZE)
+    errors = np.asarray(task.query.inputs) @ weights.T - np.asarray(task.query.targets)
+    of_weights = 2 / errors.size * errors.T @ np.asarray(task.query.inputs)
+    np.testing.assert_allclose(gradient, np.outer(of_weights, v), rtol=1e-12)
+    assert np.abs(gradient).min() > 1e-4
+
+
+@each_network
+@pytest.mark.parametrize("order", ["second", "first"])
+def test_remat_changes_no_gradient(network, order):
+    task = make_task()
+    learner = Maml(network=network, inner_steps=4, order=order)
+    params = start(learner, task)
+    gradient = lambda learner: jax.jit(jax.grad(outer_loss(learner, task)))(params)
+    kept = gradient(dataclasses.replace(learner, remat=False))
+    assert_trees_close(gradient(learner), kept, rtol=1e-12, atol=1e-14)
+
+
+# What the inner loop does.
+
+
+def test_one_step_of_a_linear_layer_in_closed_form():
+    # The gradient of |W x - y|^2 / out is 2 / out (W x - y) x'.
+    size, out, rate = 5, 4, 0.3
+    task = make_task(num_support=1, size=size, out=out)
+    learner = Maml(network=MLP(features=(out,), use_bias=False), inner_rate=rate)
+    params, _ = learner.init(KEY, task)
+    (x,), (y,) = np.asarray(task.support.inputs), np.asarray(task.support.targets)
+    w = np.asarray(params["fast"]["Dense_0"]["kernel"]).T
+    adapted = learner.adapt(params, (), task.support, KEY)["Dense_0"]["kernel"].T
+    expected = w - rate * 2 / out * np.outer(w @ x - y, x)
+    # The rate is float32, as all parameters are.
+    np.testing.assert_allclose(adapted, expected, rtol=1e-6)
+
+
+def test_one_step_of_msr_moves_v_along_the_projected_gradient():
+    # v' = v - rate U' vec(dL/dW), with the U that does not move.
+    task = make_task(num_support=1)
+    learner = Maml(network=MSRDense(features=OUT, inner_dim=3))
+    params = start(learner, task)
+    u = np.asarray(params["slow"]["symmetry"]["U"])
+    v = np.asarray(params["fast"]["v"])
+    rate = float(params["rates"]["v"])
+    (x,), (y,) = np.asarray(task.support.inputs), np.asarray(task.support.targets)
+    of_weights = 2 / OUT * np.outer((u @ v).reshape(OUT, SIZE) @ x - y, x)
+    adapted = learner.adapt(params, (), task.support, KEY)["v"]
+    np.testing.assert_allclose(adapted, v - rate * u.T @ of_weights.ravel(), rtol=1e-12)
+
+
+def test_steps_of_adaptation_add_up():
+    task = make_task()
+    learner = Maml(network=NETWORKS["MLP"], inner_steps=3)
+    params = start(learner, task)
+    once = dataclasses.replace(learner, inner_steps=1)
+    fast = params["fast"]
+    for _ in range(3):
+        fast = once.adapt({**params, "fast": fast}, (), task.support, KEY)
+    together = learner.adapt(params, (), task.support, KEY)
+    assert_trees_close(together, fast, rtol=1e-12, atol=1e-14)
+
+
+def test_rates_of_zero_adapt_nothing():
+    task = make_task()
+    learner = Maml(network=NETWORKS["MLP"], inner_steps=2)
+    params = start(learner, task)
+    params["rates"] = jax.tree.map(jnp.zeros_like, params["rates"])
+    adapted = learner.adapt(params, (), task.support, KEY)
+    assert_trees_close(adapted, params["fast"], rtol=0.0, atol=0.0)
+
+
+def test_loss_and_evaluate_agree_on_one_protocol():
+    task = make_task()
+    learner = Maml(network=NETWORKS["MSRDense"], inner_steps=2)
+    params = start(learner, task)
+    loss, (metrics, model_state) = learner.loss(params, (), task, KEY)
+    np.testing.assert_allclose(metrics["loss"].compute(), loss, rtol=1e-6)  # float32
+    measured = learner.evaluate(params, (), task, KEY)
+    np.testing.assert_allclose(measured["loss"].compute(), loss, rtol=1e-6)
+    assert model_state == ()
+
+
+def test_evaluation_may_take_more_steps():
+    task = make_task()
+    learner = Maml(network=NETWORKS["MLP"], inner_steps=1, eval_inner_steps=3)
+    params = start(learner, task)
+    thrice = Maml(network=NETWORKS["MLP"], inner_steps=3)
+    once = Maml(network=NETWORKS["MLP"], inner_steps=1)
+    measure = lambda learner: learner.evaluate(params, (), task, KEY)
+    assert_trees_close(measure(learner), measure(thrice), rtol=0.0, atol=0.0)
+    loss = lambda learner: outer_loss(learner, task)(params)
+    np.testing.assert_array_equal(loss(learner), loss(once))
+
+
+# Which parameters there are, and which of them move.
+
+
+@each_network
+def test_adapt_returns_the_fast_parameters_and_nothing_else(network):
+    task = make_task()
+    learner = Maml(network=network, inner_steps=2)
+    params = start(learner, task)
+    adapted = learner.adapt(params, (), task.support, KEY)
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    assert shapes(adapted) == shapes(params["fast"])
+    moved = jax.tree.map(lambda a, b: bool(np.all(a != b)), adapted, params["fast"])
+    assert all(jax.tree.leaves(moved))
+
+
+def test_the_symmetry_is_slow_and_the_rest_is_fast():
+    params, model_state = Maml(network=NETWORKS["MSRDense"]).init(KEY, make_task())
+    assert jax.tree.map(jnp.shape, params) == {
+        "fast": {"v": (3,), "bias": (OUT,)},
+        "slow": {"symmetry": {"U": (OUT * SIZE, 3)}},
+        "rates": {"v": (), "bias": ()},
+    }
+    assert model_state == ()
+
+
+def test_a_plain_network_has_nothing_slow():
+    params, _ = Maml(network=NETWORKS["MLP"]).init(KEY, make_task())
+    assert params["slow"] == {}
+
+
+@pytest.mark.parametrize(
+    ("rates", "shape"),
+    [
+        (RATES["per tensor"], ()),
+        (RATES["per parameter"], (3,)),
+        (RATES["per tensor and step"], (2,)),
+        (RATES["per parameter and step"], (2, 3)),
+    ],
+)
+def test_shapes_and_start_of_learned_rates(rates, shape):
+    learner = Maml(network=NETWORKS["MSRDense"], inner_steps=2, inner_rate=0.5, **rates)
+    params, _ = learner.init(KEY, make_task())
+    np.testing.assert_array_equal(params["rates"]["v"], np.full(shape, 0.5))
+
+
+def test_fixed_rates_are_not_parameters():
+    task = make_task()
+    learner = Maml(network=NETWORKS["MLP"], rates="fixed", inner_rate=0.25)
+    params, _ = learner.init(KEY, task)
+    assert sorted(params) == ["fast", "slow"]
+    learned = dataclasses.replace(learner, rates="per_tensor")
+    same, _ = learned.init(KEY, task)
+    adapted = learner.adapt(params, (), task.support, KEY)
+    expected = learned.adapt(same, (), task.support, KEY)
+    assert_trees_close(adapted, expected, rtol=1e-12, atol=1e-14)
+
+
+# Bad settings.
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"inner_steps": 0}, "inner_steps must be >= 1, got 0"),
+        ({"eval_inner_steps": 0}, "eval_inner_steps must be >= 1, got 0"),
+        ({"eval_inner_steps": -2}, "eval_inner_steps must be >= 1, got -2"),
+        ({"inner_rate": 0.0}, "inner_rate must be a positive finite number, got 0.0"),
+        ({"inner_rate": -1.0}, "inner_rate must be a positive .* got -1.0"),
+        ({"inner_rate": float("nan")}, "inner_rate must be a positive .* got nan"),
+        ({"inner_rate": float("inf")}, "inner_rate must be a positive .* got inf"),
+        (
+            {"per_step": True, "inner_steps": 2, "eval_inner_steps": 3},
+            r"eval_inner_steps must equal inner_steps \(2\), got 3",
+        ),
+    ],
+)
+def test_refuses_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Maml(network=NETWORKS["MLP"], **settings)
+
+
+@pytest.mark.parametrize(("name", "value"), [("order", "1st"), ("rates", "per-tensor")])
+def test_refuses_choices_that_there_are_not(name, value):
+    learner = Maml(network=NETWORKS["MLP"])
+    # Around the constructor, where the tests' own type checks would object first.
+    object.__setattr__(learner, name, value)
+    with pytest.raises(ValueError, match=f"{name} must be one of .* got '{value}'"):
+        learner.__post_init__()
+
+
+def test_takes_equal_steps_of_evaluation_with_rates_per_step():
+    learner = Maml(
+        network=NETWORKS["MLP"], per_step=True, inner_steps=2, eval_inner_steps=2
+    )
+    assert learner.num_eval_steps == 2

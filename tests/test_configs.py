@@ -1,0 +1,110 @@
+"""Every shipped config loads, describes itself and runs when it is shrunk."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxmeta.check import settle_and_check
+from jaxmeta.core import catalogue
+from jaxmeta.core.experiment import Checkpointing, Evaluation, Experiment
+from jaxmeta.core.fit import complete
+from jaxmeta.core.progress import Progress
+from jaxmeta.core.run import Run
+from jaxmeta.core.table import Table
+from jaxmeta.core.writers import JsonlWriter, read_jsonl
+from jaxmeta.meta.maml import Maml
+from jaxmeta.networks.conv import Conv4
+
+ENTRIES = catalogue.entries()
+EXPERIMENTS = [entry for entry in ENTRIES if entry.kind == "experiment"]
+TABLES = [entry for entry in ENTRIES if entry.kind == "table"]
+by_name = lambda entry: entry.name
+
+
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch, tmp_path):
+    for name in ("JAXMETA_DATA_DIR", "JAXMETA_DOWNLOAD"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+
+
+def shrunk(experiment):
+    """The experiment with little of everything."""
+    learner = experiment.learner
+    if isinstance(learner, Maml) and isinstance(learner.network, Conv4):
+        network = dataclasses.replace(learner.network, features=4)
+        learner = dataclasses.replace(learner, network=network)
+    settings = experiment.evaluation
+    return dataclasses.replace(
+        experiment,
+        learner=learner,
+        evaluation=Evaluation(
+            num_test_tasks=8,
+            tasks_per_batch=8,
+            metric=settings.metric,
+            mode=settings.mode,
+        ),
+        checkpoint=Checkpointing(),
+        tasks_per_step=4,
+        steps=2,
+        log_every=2,
+    )
+
+
+def runs(experiment, directory):
+    """Trains two steps and measures; returns the test metrics of each task."""
+    run = Run.open(directory, experiment)
+    writer = JsonlWriter(run.metrics_path)
+    complete(run, writer, Progress(2, quiet=True))
+    writer.close()
+    (row,) = read_jsonl(run.metrics_path)
+    assert row["train/skipped"] == 0
+    return np.load(directory / "test_tasks.npz")
+
+
+def test_there_are_some():
+    names = {entry.name for entry in ENTRIES}
+    assert names >= {"maml-omniglot", "msr-fc", "msr-rotation", "msr-translation"}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=by_name)
+def test_says_what_it_is(entry):
+    assert entry.what.endswith(".")
+    assert entry.paper
+    assert "min" in entry.cost or " s " in entry.cost
+
+
+@pytest.mark.parametrize("entry", EXPERIMENTS, ids=by_name)
+def test_experiment_runs(entry, tmp_path):
+    experiment = catalogue.make(entry, Experiment)
+    settle_and_check(experiment)
+    values = runs(shrunk(experiment), tmp_path / "run")
+    assert np.isfinite(values[experiment.evaluation.metric]).all()
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("entry", TABLES, ids=by_name)
+def test_cells_build(entry, quick):
+    table = catalogue.make(entry, Table, quick)
+    assert len({(cell.row, cell.column) for cell in table.cells}) == len(table.cells)
+    assert table.seeds == (1 if quick else 3)
+    for cell in table.cells:
+        first, second = cell.experiment(0), cell.experiment(1)
+        assert (first.seed, second.seed) == (0, 1)
+        settle_and_check(first)
+        assert cell.protocol
+        assert (cell.accept is None) == (not cell.claim)
+        if cell.floor is not None:
+            floor = cell.floor(first.source)
+            assert 0 < floor < 10
+        if cell.accept is not None:
+            low, high = cell.accept(first.source)
+            assert 0 <= low < high
+
+
+@pytest.mark.parametrize("entry", TABLES, ids=by_name)
+def test_one_cell_runs(entry, tmp_path):
+    table = catalogue.make(entry, Table, True)
+    values = runs(shrunk(table.cells[0].experiment(0)), tmp_path / "run")
+    assert np.isfinite(values[table.metric]).all()
