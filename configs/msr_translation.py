@@ -129,7 +129,7 @@ def held_out_weights(source, learner, params) -> tuple[np.ndarray, np.ndarray]:
     """Recovered and true weight matrix `[output, input]` of one held-out task."""
     key = jax.random.key(4)  # a filter with three visible taps
     data = source.load()
-    task = source.sample_task(data, key, split="test")
+    task = source.sample_task(data, key, jnp.array(0), split="test")
     fast = learner.adapt(params, (), task.support, key)
     symmetry = params["slow"]["symmetry"]["U"]
     recovered = weight_matrix(symmetry, fast["v"], POSITIONS, source.input_size)

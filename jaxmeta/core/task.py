@@ -91,7 +91,7 @@ class DeviceSource(TaskSource):
       ... class Lines(DeviceSource):
       ...     def load(self):
       ...         return ()
-      ...     def sample_task(self, data, key, *, split):
+      ...     def sample_task(self, data, key, slot, *, split):
       ...         x = jnp.linspace(-1.0, 1.0, 5)
       ...         y = x * jax.random.normal(key)
       ...         return Task(Examples(x, y), Examples(x, y), jnp.array(0))
@@ -104,20 +104,24 @@ class DeviceSource(TaskSource):
         """Arrays that stay on the device (`()` if none); read once, then cached."""
 
     @abc.abstractmethod
-    def sample_task(self, data: Any, key: PRNGKey, *, split: Split) -> Task:
+    def sample_task(
+        self, data: Any, key: PRNGKey, slot: Int[Array, ""], *, split: Split
+    ) -> Task:
         """Draws one task; pure and jittable.
 
         Args:
           data: what `load` returned, passed as an argument so that it is never baked
             into a compiled program as a constant.
           key: this task's own key.
+          slot: `[]` its global place in the batch. A source with a fixed list of tasks
+            gives slot i the task `i % num_tasks`; others have no use for it.
           split: which part of the distribution.
         """
 
     @property
     def example(self) -> Task:
-        draw = lambda data, key: self.sample_task(data, key, split="train")
-        shapes = jax.eval_shape(draw, self.load(), jax.random.key(0))
+        draw = lambda *given: self.sample_task(*given, split="train")
+        shapes = jax.eval_shape(draw, self.load(), jax.random.key(0), jnp.array(0))
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
     def sample(self, key: PRNGKey, slots: Int[Array, " task"], *, split: Split) -> Task:
@@ -128,7 +132,7 @@ class DeviceSource(TaskSource):
     ) -> Task:
         """`sample` with the resident arrays as an explicit argument."""
         draw = lambda slot: self.sample_task(
-            data, jax.random.fold_in(key, slot), split=split
+            data, jax.random.fold_in(key, slot), slot, split=split
         )
         return jax.vmap(draw)(slots)
 

@@ -60,8 +60,8 @@ class SmokeSource(DeviceSource):
     def load(self):
         return ()
 
-    def sample_task(self, data, key, *, split):
-        del data
+    def sample_task(self, data, key, slot, *, split):
+        del data, slot
         offset = ("train", "validation", "test").index(split)
         return _smoke_task(
             jax.random.fold_in(key, offset), self.num_support, self.num_query

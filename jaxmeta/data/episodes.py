@@ -137,12 +137,15 @@ class EpisodeSource(DeviceSource):
         """
         return self._on_device
 
-    def sample_task(self, data: EpisodeData, key: PRNGKey, *, split: Split) -> Task:
+    def sample_task(
+        self, data: EpisodeData, key: PRNGKey, slot: Int[Array, ""], *, split: Split
+    ) -> Task:
         """Draws one episode; pure and jittable.
 
         Args:
           data: what `load` returned.
           key: this task's own key.
+          slot: not used; all tasks are drawn alike.
           split: which classes to draw from.
 
         Returns:
@@ -153,6 +156,7 @@ class EpisodeSource(DeviceSource):
         Raises:
           ValueError: if the split is unknown.
         """
+        del slot
         if split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, got {split!r}.")
         pool = data.pools[split]

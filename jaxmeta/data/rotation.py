@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxmeta.core.task import DeviceSource, Task
-from jaxmeta.core.types import Array, Float, PRNGKey, Split
+from jaxmeta.core.types import Array, Float, Int, PRNGKey, Split
 from jaxmeta.data._synthetic import regression_task, split_stream
 from jaxmeta.networks.patches import correlate
 
@@ -232,19 +232,26 @@ class RotationSource(DeviceSource):
         return jnp.tensordot(weights, data, axes=1, precision=jax.lax.Precision.HIGHEST)
 
     def sample_task(
-        self, data: Float[Array, "function channel tap"], key: PRNGKey, *, split: Split
+        self,
+        data: Float[Array, "function channel tap"],
+        key: PRNGKey,
+        slot: Int[Array, ""],
+        *,
+        split: Split,
     ) -> Task:
         """Draws one task; pure and jittable.
 
         Args:
           data: the scaled basis, from `load`.
           key: this task's own key.
+          slot: not used; all tasks are drawn alike.
           split: which independent stream of tasks.
 
         Returns:
           Support and query `Examples` with inputs `[n, image_size, image_size, 1]` and
           targets `[n, image_size - 2, image_size - 2, channels]`, and task_id 0.
         """
+        del slot
         kernel = self.filters(data, key, split=split)
         _, key_inputs = jax.random.split(split_stream(key, split))
         count = self.num_support + self.num_query

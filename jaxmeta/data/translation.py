@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.task import DeviceSource, Task
-from jaxmeta.core.types import Array, Float, PRNGKey, Split
+from jaxmeta.core.types import Array, Float, Int, PRNGKey, Split
 from jaxmeta.data._synthetic import regression_task, split_stream
 
 
@@ -189,19 +189,26 @@ class TranslationSource(DeviceSource):
         return jnp.matmul(data, basis, precision=jax.lax.Precision.HIGHEST)
 
     def sample_task(
-        self, data: Float[Array, "position rank"], key: PRNGKey, *, split: Split
+        self,
+        data: Float[Array, "position rank"],
+        key: PRNGKey,
+        slot: Int[Array, ""],
+        *,
+        split: Split,
     ) -> Task:
         """Draws one task; pure and jittable.
 
         Args:
           data: the mixing matrix, from `load`.
           key: this task's own key.
+          slot: not used; all tasks are drawn alike.
           split: which independent stream of tasks.
 
         Returns:
           Support and query `Examples` with inputs `[n, input_size]` and targets
           `[n, positions]`, and task_id 0.
         """
+        del slot
         filters = self.filters(data, key, split=split)
         _, key_inputs = jax.random.split(split_stream(key, split))
         count = self.num_support + self.num_query

@@ -152,7 +152,7 @@ def test_keys_and_slots_give_different_tasks():
 def test_jitted_and_eager_agree():
     source, key = small(rotations=True), jax.random.key(0)
     data = source.load()
-    sample = lambda data, key: source.sample_task(data, key, split="test")
+    sample = lambda data, key: source.sample_task(data, key, jnp.array(0), split="test")
     eager, jitted = sample(data, key), jax.jit(sample)(data, key)
     # XLA may turn the division by 255 into a product: one rounding apart.
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-7)

@@ -75,7 +75,7 @@ def test_each_function_stays_in_its_field(flip):
 def test_targets_are_the_loop_over_positions_and_taps(flip):
     source = RotationSource(flip=flip, num_support=1, num_query=2, image_size=5)
     data = source.load()
-    task = source.sample_task(data, KEY, split="test")
+    task = source.sample_task(data, KEY, jnp.array(0), split="test")
     kernel = np.asarray(source.filters(data, KEY, split="test")).reshape(-1, 3, 3)
     for examples in (task.support, task.query):
         inputs = np.asarray(examples.inputs)[..., 0]
@@ -112,7 +112,7 @@ def test_default_shapes_are_those_of_the_paper():
 
 
 def test_arrays_are_float32_and_the_task_id_is_an_int32_zero():
-    task = SMALL.sample_task(SMALL.load(), KEY, split="train")
+    task = SMALL.sample_task(SMALL.load(), KEY, jnp.array(0), split="train")
     for examples in (task.support, task.query):
         assert examples.inputs.dtype == examples.targets.dtype == jnp.float32
     assert task.task_id.dtype == jnp.int32

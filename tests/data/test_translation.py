@@ -22,7 +22,7 @@ def test_default_shapes_are_those_of_the_paper():
 
 
 def test_arrays_are_float32_and_the_task_id_is_an_int32_zero():
-    task = SMALL.sample_task(SMALL.load(), KEY, split="train")
+    task = SMALL.sample_task(SMALL.load(), KEY, jnp.array(0), split="train")
     for examples in (task.support, task.query):
         assert examples.inputs.dtype == examples.targets.dtype == jnp.float32
     assert task.task_id.shape == ()
@@ -34,7 +34,7 @@ def test_arrays_are_float32_and_the_task_id_is_an_int32_zero():
 def test_targets_are_the_loop_over_positions_and_taps(rank):
     source = TranslationSource(rank=rank, num_support=2, num_query=3, input_size=9)
     data = source.load()
-    task = source.sample_task(data, KEY, split="test")
+    task = source.sample_task(data, KEY, jnp.array(0), split="test")
     filters = np.asarray(source.filters(data, KEY, split="test"))
     for examples in (task.support, task.query):
         inputs = np.asarray(examples.inputs)
@@ -57,7 +57,7 @@ def test_filters_are_shared_at_rank_1_and_mixed_above():
 
 
 def test_support_and_query_share_no_input():
-    task = SMALL.sample_task(SMALL.load(), KEY, split="train")
+    task = SMALL.sample_task(SMALL.load(), KEY, jnp.array(0), split="train")
     shared = task.support.inputs[:, None, :] == task.query.inputs[None, :, :]
     assert not bool(shared.any())
 
@@ -97,7 +97,9 @@ def test_a_slot_draws_the_same_task_whatever_is_drawn_beside_it():
 def test_splits_are_different_streams():
     first = {
         split: float(
-            SMALL.sample_task(SMALL.load(), KEY, split=split).query.inputs[0, 0]
+            SMALL.sample_task(
+                SMALL.load(), KEY, jnp.array(0), split=split
+            ).query.inputs[0, 0]
         )
         for split in ("train", "validation", "test")
     }

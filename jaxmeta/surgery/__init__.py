@@ -1,0 +1,32 @@
+"""What many tasks may do to one network: PCGrad and its family as optax links."""
+
+from jaxmeta.core.aggregate import mean_over_tasks as mean_over_tasks
+from jaxmeta.core.aggregate import sum_over_tasks as sum_over_tasks
+from jaxmeta.surgery.aggregate import AggregateState as AggregateState
+from jaxmeta.surgery.aggregate import aggregate_tasks as aggregate_tasks
+from jaxmeta.surgery.aligned_mtl import AlignedMTL as AlignedMTL
+from jaxmeta.surgery.cagrad import CAGrad as CAGrad
+from jaxmeta.surgery.dualproj import DualProj as DualProj
+from jaxmeta.surgery.dwa import DWA as DWA
+from jaxmeta.surgery.fairgrad import FairGrad as FairGrad
+from jaxmeta.surgery.famo import FAMO as FAMO
+from jaxmeta.surgery.gradnorm import GradNorm as GradNorm
+from jaxmeta.surgery.gradvac import GradVac as GradVac
+from jaxmeta.surgery.gram import gram as gram
+from jaxmeta.surgery.group_dro import GroupDRO as GroupDRO
+from jaxmeta.surgery.imtl_g import IMTLG as IMTLG
+from jaxmeta.surgery.low_memory import LowMemory as LowMemory
+from jaxmeta.surgery.low_memory import low_memory as low_memory
+from jaxmeta.surgery.mgda import MGDA as MGDA
+from jaxmeta.surgery.nash_mtl import NashMTL as NashMTL
+from jaxmeta.surgery.pcgrad import PCGrad as PCGrad
+from jaxmeta.surgery.pcgrad import pcgrad as pcgrad
+from jaxmeta.surgery.q_ffl import QFFL as QFFL
+from jaxmeta.surgery.random_weights import RandomWeights as RandomWeights
+from jaxmeta.surgery.uncertainty import Uncertainty as Uncertainty
+from jaxmeta.surgery.upgrad import UPGrad as UPGrad
+from jaxmeta.surgery.upweighting import UpWeighting as UpWeighting
+from jaxmeta.surgery.weighting import FeedbackWeighting as FeedbackWeighting
+from jaxmeta.surgery.weighting import GramWeighting as GramWeighting
+from jaxmeta.surgery.weighting import Tasks as Tasks
+from jaxmeta.surgery.weighting import Weighting as Weighting
