@@ -20,6 +20,8 @@ TaskAggregator: TypeAlias = optax.GradientTransformationExtraArgs
 
 WeightsFn: TypeAlias = Callable[[Any, TaskLosses, TaskIds], tuple[TaskWeights, Any]]
 
+ObserveFn: TypeAlias = Callable[[Any, TaskLosses, TaskIds], Any]
+
 
 class WeightsOnly(optax.GradientTransformationExtraArgs):
     """An aggregator that weighs tasks without looking at their gradients.
@@ -33,6 +35,11 @@ class WeightsOnly(optax.GradientTransformationExtraArgs):
       init: `params -> state`.
       weights: `(state, task_losses [task], task_ids [task])` to `(weights [task],
         state)`, called with the losses of ALL tasks, on every device alike.
+      observe: None, or `(state, losses_after [task], task_ids [task]) -> state`, called
+        after the step with the losses of the same batch at the new parameters. As a
+        link of a chain it is called at the start of the next `update`, which then
+        needs `task_losses_after=`: the losses of the last batch, for the same tasks in
+        the same order, at the present parameters (nan at first).
 
     Example:
       Only the worst task counts:
@@ -46,8 +53,14 @@ class WeightsOnly(optax.GradientTransformationExtraArgs):
     """
 
     weights: WeightsFn
+    observe: ObserveFn | None
 
-    def __new__(cls, init: Callable[..., Any], weights: WeightsFn):
+    def __new__(
+        cls,
+        init: Callable[..., Any],
+        weights: WeightsFn,
+        observe: ObserveFn | None = None,
+    ):
         def update(updates, state, params=None, **extra):
             del params
             num_tasks = jax.tree.leaves(updates)[0].shape[0]
@@ -56,12 +69,21 @@ class WeightsOnly(optax.GradientTransformationExtraArgs):
                 task_losses = jnp.full((num_tasks,), jnp.nan)
             if task_ids is None:
                 task_ids = jnp.arange(num_tasks)
+            if observe is not None:
+                if (after := extra.get("task_losses_after")) is None:
+                    raise ValueError(
+                        "this aggregator needs task_losses_after=, the losses of the "
+                        "last batch at the present parameters. In make_train_step pass "
+                        "it as aggregator=."
+                    )
+                state = observe(state, after, task_ids)
             w, state = weights(state, task_losses, task_ids)
             reduce = lambda g: jnp.tensordot(w.astype(g.dtype), g, axes=1)
             return jax.tree.map(reduce, updates), state
 
         self = super().__new__(cls, init, update)
         self.weights = weights
+        self.observe = observe
         return self
 
 

@@ -224,6 +224,12 @@ def _weighted_update(learner, aggregator: WeightsOnly, tx, parallel: Parallel):
 
     on_shards = parallel.on_shards(body)
 
+    def loss_alone(shared, task, key):
+        params, model_state = shared
+        return learner.loss(params, model_state, task, key)[0]
+
+    losses_alone = map_tasks_with(parallel, loss_alone)
+
     def propose(state: TrainState, tasks: Task, keys):
         aggregator_state, tx_state = state.opt_state
         shared = (state.params, state.model_state, aggregator_state)
@@ -231,6 +237,12 @@ def _weighted_update(learner, aggregator: WeightsOnly, tx, parallel: Parallel):
             shared, tasks, keys
         )
         updates, tx_state = _update(tx, grads, tx_state, state.params, losses, tasks)
+        if aggregator.observe is not None:
+            after = optax.apply_updates(state.params, updates)
+            losses_after = losses_alone((after, state.model_state), tasks, keys)
+            aggregator_state = aggregator.observe(
+                aggregator_state, losses_after, tasks.task_id
+            )
         return updates, (aggregator_state, tx_state), losses, metrics, states
 
     return propose
@@ -238,7 +250,11 @@ def _weighted_update(learner, aggregator: WeightsOnly, tx, parallel: Parallel):
 
 def _task_gradient_update(learner, aggregator, tx, parallel: Parallel):
     """Every task's gradient, `[task, *p]`, reduced by the first link of the chain."""
-    chain = optax.chain(optax.identity() if aggregator is None else aggregator, tx)
+    if aggregator is None:
+        # Which link reduces is not known, so all of them work on spread parameters.
+        chain = _spread(optax.chain(optax.identity(), tx), parallel)
+    else:
+        chain = optax.chain(_spread(aggregator, parallel), tx)
 
     def gradient(shared, task, key):
         params, model_state = shared
@@ -258,6 +274,20 @@ def _task_gradient_update(learner, aggregator, tx, parallel: Parallel):
         return updates, opt_state, losses, metrics, states
 
     return propose
+
+
+def _spread(
+    aggregator: optax.GradientTransformation, parallel: Parallel
+) -> TaskAggregator:
+    """Every device combines some columns of the gradients, and only results travel."""
+    aggregator = optax.with_extra_args_support(aggregator)
+
+    def update(updates, state, params=None, **extra):
+        spread = parallel.split_columns(updates)
+        reduced = aggregator.update(spread, state, params, **extra)
+        return parallel.gather(parallel.split_columns(reduced, first_axis=0))
+
+    return optax.GradientTransformationExtraArgs(aggregator.init, update)
 
 
 def _update(tx, grads, opt_state, params, losses, tasks: Task):

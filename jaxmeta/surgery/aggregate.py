@@ -10,7 +10,7 @@ import optax
 from jaxmeta.core.aggregate import TaskAggregator, WeightsOnly
 from jaxmeta.core.types import Array, PRNGKey, PyTree, TaskIds, TaskLosses, TaskWeights
 from jaxmeta.surgery.gram import gram, weighted_sum
-from jaxmeta.surgery.weighting import Tasks, Weighting
+from jaxmeta.surgery.weighting import FeedbackWeighting, Tasks, Weighting
 
 Mask: TypeAlias = PyTree | Callable[[PyTree], PyTree] | None
 """A pytree of bools like the parameters, or a function that makes it from them."""
@@ -156,7 +156,14 @@ def _weights_only(
         w, groups = weighting.weigh(tasks, state.groups, now)
         return w, AggregateState(jax.random.key_data(key), groups)
 
-    return WeightsOnly(init, weights)
+    def observe(state, losses_after, task_ids):
+        assert isinstance(weighting, FeedbackWeighting)
+        return state._replace(
+            groups=weighting.observe(state.groups, losses_after, task_ids)
+        )
+
+    learns_after = isinstance(weighting, FeedbackWeighting)
+    return WeightsOnly(init, weights, observe if learns_after else None)
 
 
 def raw_key(key: PRNGKey | Array | int) -> tuple[Array, Any]:

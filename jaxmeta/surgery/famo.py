@@ -23,7 +23,8 @@ class FAMOState(NamedTuple):
 
     Attributes:
       logits: `[num_tasks]`, whose softmax is the attention a task gets.
-      before: `[num_tasks]` losses at the last step, before the parameters moved.
+      before: `[num_tasks]` losses at the last step, before the parameters moved; nan
+        for a task that was never there.
       optimizer: state of the logits' Adam.
     """
 
@@ -82,7 +83,7 @@ class FAMO(FeedbackWeighting):
     def init(self) -> Any:
         """Equal attention."""
         zeros = jnp.zeros((self.num_tasks,))
-        return FAMOState(zeros, zeros + 1.0, self._optimizer().init(zeros))
+        return FAMOState(zeros, zeros + jnp.nan, self._optimizer().init(zeros))
 
     def weigh(self, tasks: Tasks, state: Any, key: PRNGKey) -> tuple[TaskWeights, Any]:
         """The weights of this step; the losses are remembered for `observe`."""
@@ -96,6 +97,7 @@ class FAMO(FeedbackWeighting):
         """One step of the logits."""
         log = lambda losses: jnp.log(losses - self.least + TINY)
         gained = log(state.before[ids]) - log(losses_after)
+        gained = jnp.where(jnp.isnan(state.before[ids]), 0.0, gained)
         _, pull_back = jax.vjp(jax.nn.softmax, state.logits)
         (slope,) = pull_back(jnp.zeros_like(state.logits).at[ids].add(gained))
         step, optimizer = self._optimizer().update(slope, state.optimizer, state.logits)
