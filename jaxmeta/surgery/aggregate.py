@@ -95,7 +95,9 @@ def aggregate_tasks(
         return _weights_only(weighting, key_data, impl, granularity, mask)
 
     def init(params):
-        num_groups = len(_groups(params, granularity, mask)[0])
+        num_groups = 1
+        if not _is_global(granularity):
+            num_groups = len(_groups(params, granularity, mask)[0])
         repeat = lambda x: jnp.stack([jnp.asarray(x)] * num_groups)
         return AggregateState(key_data, jax.tree.map(repeat, weighting.init()))
 
