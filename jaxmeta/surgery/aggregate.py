@@ -9,7 +9,7 @@ import optax
 
 from jaxmeta.core.aggregate import TaskAggregator, WeightsOnly
 from jaxmeta.core.types import Array, PRNGKey, PyTree, TaskIds, TaskLosses, TaskWeights
-from jaxmeta.surgery.gram import gram, weighted_sum
+from jaxmeta.surgery.gram import gram_matrix, weighted_sum
 from jaxmeta.surgery.weighting import FeedbackWeighting, Tasks, Weighting
 
 Mask: TypeAlias = PyTree | Callable[[PyTree], PyTree] | None
@@ -108,7 +108,10 @@ def aggregate_tasks(
         leaves, structure = jax.tree.flatten(updates)
         shared = [[leaves[i] for i in group] for group in groups]
         grams = jnp.stack(
-            [gram(group, accumulator_dtype=accumulator_dtype) for group in shared]
+            [
+                gram_matrix(group, accumulator_dtype=accumulator_dtype)
+                for group in shared
+            ]
         )
         key, now = jax.random.split(jax.random.wrap_key_data(state.key, impl=impl))
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import PRNGKey, TaskWeights
 from jaxmeta.surgery.gram import live_tasks, safe_divide
-from jaxmeta.surgery.pcgrad import random_orders
+from jaxmeta.surgery.projection import random_orders
 from jaxmeta.surgery.reduction import Reduction, check_reduction, reduced
 from jaxmeta.surgery.weighting import Tasks, Weighting
 

@@ -30,7 +30,7 @@ def accumulator(dtype: Any, chosen: Any = None) -> Any:
     return jnp.promote_types(dtype, jnp.float32) if chosen is None else chosen
 
 
-def gram(task_grads: PyTree, *, accumulator_dtype: Any = None) -> Gram:
+def gram_matrix(task_grads: PyTree, *, accumulator_dtype: Any = None) -> Gram:
     """Inner products of the tasks' gradients, `G_ij = <g_i, g_j>`.
 
     The sum of one Gram matrix a leaf; the leaves are never joined. Products are taken
@@ -45,7 +45,7 @@ def gram(task_grads: PyTree, *, accumulator_dtype: Any = None) -> Gram:
 
     Example:
       >>> task_grads = {"a": jnp.array([[1.0], [2.0]]), "b": jnp.array([0.0, 1.0])}
-      >>> gram(task_grads).tolist()
+      >>> gram_matrix(task_grads).tolist()
       [[1.0, 2.0], [2.0, 5.0]]
     """
     leaves = jax.tree.leaves(task_grads)
