@@ -3,7 +3,7 @@
 import functools
 
 from jaxmeta import Experiment, Maml, MSRConv, Optimizer, sum_over_tasks
-from jaxmeta.core.experiment import Evaluation
+from jaxmeta.core.experiment import Checkpointing, Evaluation
 from jaxmeta.core.table import Cell, Table
 from jaxmeta.data.rotation import RotationSource
 from jaxmeta.networks.patches import PatchConv
@@ -31,6 +31,7 @@ def experiment(learner: Maml, flip: bool, seed: int) -> Experiment:
         source=RotationSource(flip=flip),
         optimizer=Optimizer(aggregator=sum_over_tasks, learning_rate=1e-3),
         evaluation=Evaluation(num_test_tasks=5000, tasks_per_batch=40),
+        checkpoint=Checkpointing(every=500),
         steps=1000,
         seed=seed,
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta import Experiment, Maml, MSRDense, Optimizer, sum_over_tasks
-from jaxmeta.core.experiment import Evaluation
+from jaxmeta.core.experiment import Checkpointing, Evaluation
 from jaxmeta.core.fit import initial_state
 from jaxmeta.core.run import Run
 from jaxmeta.core.table import Cell, Runs, Table
@@ -50,6 +50,7 @@ def experiment(learner: Maml, rank: int, seed: int) -> Experiment:
         source=TranslationSource(rank=rank, seed=seed),
         optimizer=Optimizer(aggregator=sum_over_tasks, learning_rate=1e-3),
         evaluation=Evaluation(num_test_tasks=5000, tasks_per_batch=40),
+        checkpoint=Checkpointing(every=500),
         steps=STEPS[rank],
         seed=seed,
     )

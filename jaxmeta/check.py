@@ -5,12 +5,11 @@ import functools
 
 import jax
 import optax
-from flax.errors import FlaxError
 
 from jaxmeta.core.config import to_json
 from jaxmeta.core.experiment import Experiment
 from jaxmeta.core.learner import Learner
-from jaxmeta.core.task import DeviceSource, Task
+from jaxmeta.core.task import Task
 from jaxmeta.core.types import PyTree
 from jaxmeta.data.episodes import EpisodeSource
 from jaxmeta.data.source import settle
@@ -40,16 +39,21 @@ def settle_and_check(experiment: Experiment) -> Experiment:
     """
     experiment = dataclasses.replace(experiment, source=settle(experiment.source))
     to_json(experiment)
-    transform = experiment.optimizer.transform
-    if not isinstance(experiment.optimizer.make()[1], optax.GradientTransformation):
-        name = getattr(transform, "__name__", transform)
-        raise ValueError(
-            "optimizer.transform must make an optax.GradientTransformation, as "
-            f"optax:adam does, got {name}."
-        )
+    optimizer = experiment.optimizer
+    made = optimizer.make()
+    for field, link, such in (
+        ("aggregator", made[0], "jaxmeta:mean_over_tasks"),
+        ("transform", made[1], "optax:adam"),
+    ):
+        if not isinstance(link, optax.GradientTransformation):
+            maker = getattr(optimizer, field)
+            raise ValueError(
+                f"optimizer.{field} must make an optax.GradientTransformation, as "
+                f"{such} does, got {getattr(maker, '__name__', maker)}."
+            )
     experiment.check_devices()
-    if isinstance(experiment.source, DeviceSource):
-        experiment.source.load()
+    if isinstance(experiment.source, EpisodeSource):
+        experiment.source.validate()
     task, learner = experiment.source.example, experiment.learner
     start = lambda: learner.init(jax.random.key(experiment.seed), task)
     try:
@@ -58,11 +62,11 @@ def settle_and_check(experiment: Experiment) -> Experiment:
         raise ValueError(
             f"seed must be less than 2**63, got {experiment.seed}."
         ) from error
-    except (FlaxError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a learner of somebody's own may raise
         raise _misfit(experiment, error) from error
     try:
         metrics = _metric_names(learner, shapes[0], shapes[1], task)
-    except (FlaxError, TypeError, ValueError) as error:
+    except Exception as error:
         raise _misfit(experiment, error) from error
     settings = experiment.evaluation
     if settings.every and settings.metric not in metrics:
@@ -91,7 +95,7 @@ def _misfit(experiment: Experiment, error: Exception) -> ValueError:
     learner, source = type(experiment.learner), type(experiment.source)
     return ValueError(
         f"the learner ({learner.__name__}) does not fit the tasks of the source "
-        f"({source.__name__}): {error}"
+        f"({source.__name__}): {type(error).__name__} {error}"
     )
 
 

@@ -132,7 +132,8 @@ def _start_jax() -> None:
         raise UserError(
             f"JAX_NUM_CPU_DEVICES must be a number >= 1, got {devices!r}; unset it."
         )
-    if int(devices) > 1:
+    forced = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if int(devices) > 1 or forced:
         # With fewer threads than devices, jax 0.10's collectives deadlock on the CPU.
         os.environ.setdefault("NPROC", "16")
 
@@ -190,7 +191,7 @@ def _train(argv: list[str]) -> None:
     _use(parsed.options.data)
     _check_writers(parsed.options)
     run_dir = parsed.options.run_dir or Path("runs") / entry.name
-    experiment = _check(parsed.experiment)
+    experiment = _check(parsed.experiment, run_dir)
     if parsed.options.dry_run:
         return _dry_run(experiment)
     _train_run(experiment, run_dir, parsed.options)
@@ -204,17 +205,22 @@ def _check_writers(options: TrainOptions) -> None:
             )
 
 
-def _check(experiment):
+def _check(experiment, run_dir: Path | None = None):
     """Finds all that can be wrong with an experiment, and runs none of it."""
     import jax
 
     from jaxmeta.check import settle_and_check
+    from jaxmeta.core.run import Run
+    from jaxmeta.data.source import settle
 
     try:
         jax.devices()
     except RuntimeError as error:
         raise UserError(f"JAX finds no device to run on: {one_line(error)}") from error
     with users_mistakes():
+        if run_dir is not None:  # first what needs no data on a device
+            settled = dataclasses.replace(experiment, source=settle(experiment.source))
+            Run.check(run_dir, settled)
         return settle_and_check(experiment)
 
 
@@ -287,15 +293,17 @@ def _dry_run(experiment) -> None:
 def _evaluate(argv: list[str]) -> None:
     options = parse(EvaluateOptions, argv, "jaxmeta evaluate")
     _use(options.data)
-    if options.num_tasks is not None and options.num_tasks < 1:
-        raise UserError(f"--num-tasks must be >= 1, got {options.num_tasks}.")
+    if options.num_tasks is not None and not 1 <= options.num_tasks < 2**31:
+        raise UserError(
+            f"--num-tasks must be from 1 to {2**31 - 1}, got {options.num_tasks}."
+        )
     _start_jax()
     from jaxmeta.core.fit import measure
     from jaxmeta.core.metrics import interval
     from jaxmeta.core.run import Run
 
     with users_mistakes():
-        run = Run.load(options.run)
+        run = Run.load(options.run, options.trust)
     _check(run.experiment)
     with failures(), users_mistakes():
         values = measure(run, num_tasks=options.num_tasks)

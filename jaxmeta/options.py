@@ -5,6 +5,7 @@ A mistake of the user's becomes a `UserError`, which fits on a line.
 
 import contextlib
 import dataclasses
+import difflib
 import io
 import re
 import typing
@@ -78,6 +79,9 @@ class EvaluateOptions:
     num_tasks: int | None = None
     """Held-out tasks; as many as the experiment says when not given."""
 
+    trust: tuple[str, ...] = ()
+    """Packages of your own that the run may name; importing them runs their code."""
+
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = DataOptions()
 
 
@@ -135,13 +139,13 @@ def _functions_by_name() -> ConstructorRegistry:
     def rule(info):
         if typing.get_origin(info.type) is not Callable:
             return None
-        from jaxmeta.core.config import from_json
+        from jaxmeta.core.config import find
 
         name = lambda f: f"{f.__module__}:{f.__qualname__}"
         return PrimitiveConstructorSpec(
             nargs=1,
             metavar="MODULE:NAME",
-            instance_from_str=lambda args: from_json({"function": args[0]}),
+            instance_from_str=lambda args: find(args[0]),
             is_instance=callable,
             str_from_instance=lambda f: [name(f) if hasattr(f, "__name__") else str(f)],
         )
@@ -162,7 +166,10 @@ def _plain(boxed: str) -> str:
     # Names of our own wrapper classes mean nothing to the user.
     message = re.sub(r"Error parsing (\w+\.)*experiment\.?", "invalid ", message)
     message = message.replace("invalid :", "invalid experiment:").rstrip(".")
-    for text in others:
-        if "Perhaps you meant" in text and (flag := re.search("--[^\\s,]+", text)):
-            message += f". Did you mean {flag.group()}?"
+    flags = re.findall("--[^\\s,]+", " ".join(others))
+    if any("Perhaps you meant" in text for text in others) and flags:
+        # The parser lists what resembles the flag, not the nearest first.
+        wrong = re.search("--[^\\s,]+", message)
+        near = difflib.get_close_matches(wrong.group() if wrong else "", flags, 1, 0.0)
+        message += f". Did you mean {near[0]}?"
     return message

@@ -68,6 +68,8 @@ def workspace(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     (tmp_path / "a_file").touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "nonsense").mkdir()
+    (tmp_path / "nonsense" / "card.json").write_text("[]")
     return tmp_path
 
 
@@ -120,6 +122,7 @@ TINY_CASES = {
     "learning rate infinite": ("--optimizer.learning-rate inf", "inf", "finite"),
     "clip norm zero": ("--optimizer.clip-norm 0", "clip_norm", "positive"),
     "no such function": ("--optimizer.transform optax:adamm", "optax:adamm"),
+    "too many steps": ("--steps 3000000000", "steps", "2147483647"),
     "not an optimiser": ("--optimizer.transform optax:constant_schedule", "optax"),
     "no tasks": ("--tasks-per-step 0", "got 0", ">= 1"),
     "no steps": ("--steps 0", "got 0", ">= 1"),
@@ -149,6 +152,11 @@ def test_bad_option(name, capsys, workspace):
     before = contents(workspace)
     refused(capsys, ["train", "tiny.py", *options.split()], *named)
     assert contents(workspace) == before
+
+
+def test_not_an_aggregator(capsys, workspace, untyped):
+    argv = ["train", "tiny.py", "--optimizer.aggregator", "os:getcwd"]
+    refused(capsys, argv, "optimizer.aggregator", "got getcwd", "mean_over_tasks")
 
 
 CASES = {
@@ -196,11 +204,34 @@ CASES = {
         "--download",
     ),
     "image too small": ("train maml-omniglot --learner.network.num-blocks 6", "64"),
+    "the flag's nearest": (
+        "train msr-fc --learner.inner-step 3",
+        "--learner.inner-step",
+        "Did you mean --learner.inner-steps?",
+    ),
+    "outputs that broadcast": ("train msr-fc --learner.network.features 1", "68"),
+    "data set seed": ("train msr-fc --source.seed -1", "seed", "got -1"),
+    "data directory without the file": (
+        "train maml-omniglot --data-dir empty",
+        "omniglot.npz",
+        "empty",
+        "--source.origin digits",
+    ),
+    "table into nonsense": (
+        "reproduce msr-rotation --run-dir nonsense",
+        "nonsense",
+        "another",
+    ),
     "shapes that do not fit": ("train msr-fc --learner.network.features 60", "60"),
     "evaluate nothing": ("evaluate nowhere", "nowhere", "jaxmeta train"),
     "evaluate no run": ("evaluate empty", "empty", "config.json"),
     "evaluate without run": ("evaluate", "PATH", "--help"),
-    "evaluate no tasks": ("evaluate empty --num-tasks 0", "got 0", ">= 1"),
+    "evaluate no tasks": ("evaluate empty --num-tasks 0", "got 0", "from 1"),
+    "evaluate too many tasks": (
+        "evaluate empty --num-tasks 10000000000",
+        "got 10000000000",
+        "2147483647",
+    ),
     "report nothing": ("report", "which RUN"),
     "report no run": ("report empty", "empty", "card.json"),
 }
@@ -300,7 +331,7 @@ def test_report_of_a_damaged_card(text, capsys, finished):
 
 def test_evaluate_without_checkpoint(capsys, unfinished):
     shutil.rmtree(unfinished / "checkpoints")
-    refused(capsys, ["evaluate", "run"], "no latest checkpoint", "train first")
+    refused(capsys, ["evaluate", "run"], "no latest checkpoint", "train it to its end")
 
 
 def flip_bit(directory):

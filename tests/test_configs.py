@@ -19,6 +19,7 @@ from jaxmeta.networks.conv import Conv4
 ENTRIES = catalogue.entries()
 EXPERIMENTS = [entry for entry in ENTRIES if entry.kind == "experiment"]
 TABLES = [entry for entry in ENTRIES if entry.kind == "table"]
+NOT_RANDOM = {"pcgrad-landscape"}
 by_name = lambda entry: entry.name
 
 
@@ -66,6 +67,7 @@ def runs(experiment, directory):
 def test_there_are_some():
     names = {entry.name for entry in ENTRIES}
     assert names >= {"maml-omniglot", "msr-fc", "msr-rotation", "msr-translation"}
+    assert names >= NOT_RANDOM
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=by_name)
@@ -88,7 +90,7 @@ def test_experiment_runs(entry, tmp_path):
 def test_cells_build(entry, quick):
     table = catalogue.make(entry, Table, quick)
     assert len({(cell.row, cell.column) for cell in table.cells}) == len(table.cells)
-    assert table.seeds == (1 if quick else 3)
+    assert table.seeds == (1 if quick or entry.name in NOT_RANDOM else 3)
     for cell in table.cells:
         first, second = cell.experiment(0), cell.experiment(1)
         assert (first.seed, second.seed) == (0, 1)
@@ -100,7 +102,8 @@ def test_cells_build(entry, quick):
             assert 0 < floor < 10
         if cell.accept is not None:
             low, high = cell.accept(first.source)
-            assert 0 <= low < high
+            assert low < high
+            assert low >= 0 or table.metric == "theta_1"
 
 
 @pytest.mark.parametrize("entry", TABLES, ids=by_name)

@@ -2,7 +2,8 @@
 
 A run directory keeps the resolved experiment as JSON, so that it can be read by a
 person, compared with another, and made into the same objects again. Only dataclasses
-and module-level functions of importable modules are written; nothing is evaluated.
+and module-level functions of importable modules are written. Reading imports modules
+and hands functions to code that calls them, so it names trusted packages only.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import hashlib
 import importlib
 import inspect
 import json
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 from flax import linen as nn
@@ -20,7 +22,20 @@ def _address(thing: Any) -> str:
     return f"{thing.__module__}:{thing.__qualname__}"
 
 
-def _lookup(address: str) -> Any:
+TRUSTED = ("jaxmeta", "optax", "flax", "jax")
+"""Packages whose classes and functions a configuration may name."""
+
+
+def find(address: str) -> Any:
+    """What `module:name` names.
+
+    Raises:
+      ValueError: if it cannot be imported.
+
+    Example:
+      >>> find("math:sqrt")(4.0)
+      2.0
+    """
     module, _, name = address.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -81,22 +96,38 @@ def to_json(obj: Any) -> Any:
     )
 
 
-def from_json(value: Any) -> Any:
+def from_json(value: Any, trusted: Sequence[str] = TRUSTED) -> Any:
     """The object that `to_json` wrote; lists come back as tuples.
 
+    Args:
+      value: JSON.
+      trusted: top-level packages that it may name. A run directory from somebody else
+        could otherwise name any function there is, to be called later.
+
     Raises:
-      ValueError: if a class or function cannot be imported or its fields have changed.
+      ValueError: if a class or function is of no trusted package, cannot be imported,
+        or its fields have changed.
+
+    Example:
+      >>> from_json({"partial": "subprocess:run", "args": ["true"]})
+      Traceback (most recent call last):
+      ValueError: subprocess:run is of no trusted package (jaxmeta, optax, flax, jax)...
     """
     if isinstance(value, list):
-        return tuple(from_json(item) for item in value)
+        return tuple(from_json(item, trusted) for item in value)
     if not isinstance(value, dict):
         return value
     kind = next((k for k in ("class", "partial", "function") if k in value), None)
     if kind is None or not isinstance(value[kind], str):
         raise ValueError(f"this is no object of a configuration: {value!r:.60}.")
     address = value[kind]
-    arguments = {k: from_json(v) for k, v in value.items() if k != kind}
-    found = _lookup(address)
+    if address.partition(":")[0].partition(".")[0] not in trusted:
+        raise ValueError(
+            f"{address} is of no trusted package ({', '.join(trusted)}). If you trust "
+            "it, and it can be imported, name its package: jaxmeta evaluate --trust."
+        )
+    arguments = {k: from_json(v, trusted) for k, v in value.items() if k != kind}
+    found = find(address)
     if kind == "function":
         return found
     if kind == "partial":

@@ -34,6 +34,7 @@ def estimate(experiment: Experiment) -> list[str]:
     lines = [f"parameters: {num_params:,}"]
     if memory is not None:
         held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+        held -= memory.alias_size_in_bytes  # the state is given away and comes back
         lines.append(
             f"memory per device: {mib(memory.temp_size_in_bytes)} temporary, "
             f"{mib(held)} arguments and results of one step"

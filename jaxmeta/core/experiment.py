@@ -13,11 +13,16 @@ from jaxmeta.core.parallel import Parallel
 from jaxmeta.core.task import TaskSource
 from jaxmeta.core.types import Precision
 
+MOST = 2**31 - 1
+"""Steps and tasks are counted in 32 bits."""
+
 
 def _at_least(minimum: int, **values: int) -> None:
     for name, value in values.items():
         if value < minimum:
             raise ValueError(f"{name} must be >= {minimum}, got {value}.")
+        if value > MOST and name != "seed":
+            raise ValueError(f"{name} must be at most {MOST}, got {value}.")
 
 
 def _one_of(choices: tuple[str, ...], **values: str) -> None:

@@ -186,6 +186,12 @@ def fit(run: Run, writer: Writer, progress: Progress) -> TrainState:
         writer.write(done, {**shown, "time/tasks_per_second": rate})
         progress.update(done, values, rate)
         if stuck:
+            good = done - skipped
+            if good > max(latest.steps(), default=0):
+                # Nothing but the counters has moved since the last good step.
+                zero = jnp.zeros_like(state.skipped)
+                step = state.step - state.skipped
+                latest.save(good, state.replace(step=step, skipped=zero))
             raise NonFiniteError(_last_good(latest, done, skipped))
         every = experiment.checkpoint.every
         # After a skipped step there is nothing new to keep, and what was kept before
@@ -268,15 +274,16 @@ def measure(run: Run, *, num_tasks: int | None = None) -> TaskValues:
       num_tasks: how many tasks; as many as the experiment says when None.
 
     Raises:
-      ValueError: if there is no checkpoint to measure.
+      CheckpointError: if there is no checkpoint to measure.
     """
     settings = run.experiment.evaluation
     checkpoints = run.best if settings.checkpoint == "best" else run.latest
     found = checkpoints.restore(initial_state(run.experiment))
     checkpoints.close()
     if found is None:
-        raise ValueError(
-            f"{run.directory} has no {settings.checkpoint} checkpoint yet; train first."
+        raise CheckpointError(
+            f"{run.directory} has no {settings.checkpoint} checkpoint: train it to its "
+            "end, or if its files were deleted, delete it and train it again."
         )
     state = found[0]
     key = step_key(jax.random.key(run.experiment.seed), EVALUATE, 1)
@@ -305,17 +312,17 @@ def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval
       Mean, interval over tasks and extremes of every test metric.
     """
     if not run.finished:
-        started, cpu_started = time.time(), time.process_time()
+        write_card = run.keep_card()
         try:
             fit(run, writer, progress)
             values = measure(run)
         except BaseException:
             # What ended it must be told, not that the card could not be written.
             with contextlib.suppress(OSError):
-                run.write_card(started, cpu_started)
+                write_card()
             raise
         np.savez(run.directory / "test_tasks.npz", **values)  # pyright: ignore[reportArgumentType]
-        run.write_card(started, cpu_started)
+        write_card()
         summary = {name: spread._asdict() for name, spread in _spreads(values).items()}
         write_json(run.result_path, summary)
     return result(run)

@@ -25,11 +25,20 @@ def squared_error(
     Returns:
       The loss, and `loss` as a metric.
 
+    Raises:
+      ValueError: for shapes that differ, which would broadcast to another loss.
+
     Example:
       >>> loss, _ = squared_error(jnp.zeros((1, 2)), jnp.array([[1.0, 3.0]]))
       >>> float(loss)
       5.0
     """
+    if outputs.shape != targets.shape:
+        raise ValueError(
+            f"outputs and targets must have the same shape, got {outputs.shape} and "
+            f"{targets.shape}; does the network have as many outputs as there are "
+            "targets?"
+        )
     squares = jnp.square(outputs - targets)
     return squares.mean(), {"loss": Mean.of(squares)}
 

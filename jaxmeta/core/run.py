@@ -16,7 +16,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -24,7 +24,7 @@ from zipfile import BadZipFile
 import jax
 
 from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
-from jaxmeta.core.config import config_hash, differences, from_json, to_json
+from jaxmeta.core.config import TRUSTED, config_hash, differences, from_json, to_json
 from jaxmeta.core.experiment import Experiment
 
 PACKAGES = ("jaxmeta", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
@@ -88,19 +88,24 @@ def read_json(path: Path) -> Any:
 
 def git_revision() -> str | None:
     """The revision of the code, with `-dirty` when it has changes; None outside git."""
-    here = Path(__file__).parent
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=here.parent,
             capture_output=True,
             text=True,
             timeout=10,
             check=True,
-        )
+        ).stdout
+
+    try:
+        # An installed package may lie within a repository of something else.
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty", "--abbrev=12").strip() or None
     except (OSError, subprocess.SubprocessError):
         return None
-    return out.stdout.strip() or None
 
 
 def versions() -> dict[str, str]:
@@ -185,8 +190,12 @@ class Run:
             )
 
     @classmethod
-    def load(cls, directory: Path) -> "Run":
+    def load(cls, directory: Path, trust: Sequence[str] = ()) -> "Run":
         """Opens a finished or interrupted run from its own configuration.
+
+        Args:
+          directory: its path.
+          trust: packages, beside the usual ones, that the configuration may name.
 
         Raises:
           ValueError: if there is no run, or its configuration cannot be read.
@@ -199,10 +208,11 @@ class Run:
             )
         value = read_json(path)
         try:
-            experiment = from_json(value)
+            experiment = from_json(value, (*TRUSTED, *trust))
         except (AttributeError, TypeError, ValueError, StopIteration) as error:
             raise ValueError(
-                f"{path} is damaged, or of another version: {error}"
+                f"{path} is damaged, of another version, or cannot be read here: "
+                f"{error}"
             ) from error
         if not isinstance(experiment, Experiment):
             raise ValueError(f"{path} is damaged: it does not describe an experiment.")
@@ -239,30 +249,35 @@ class Run:
         """Whether the run has been trained to its last step and measured."""
         return self.result_path.exists()
 
-    def write_card(self, started: float, cpu_started: float) -> None:
-        """Adds the seconds since this start of the run to `card.json`.
+    def keep_card(self) -> Callable[[], None]:
+        """Writes `card.json` for a start of the run that begins now.
 
-        Args:
-          started: `time.time()` when it was started.
-          cpu_started: `time.process_time()` then.
+        Returns:
+          A function that writes it again, with the seconds that have passed since.
         """
         path = self.directory / "card.json"
+        started, cpu_started = time.time(), time.process_time()
         try:
             before = read_json(path)
         except ValueError:  # the first start, or a damaged card
             before = {}
+        before = before if isinstance(before, dict) else {}
         config = to_json(self.experiment)
-        card = {
-            "config_hash": config_hash(config),
-            "seed": self.experiment.seed,
-            "git_revision": git_revision(),
-            "versions": versions(),
-            "hardware": hardware(),
-            "starts": before.get("starts", 0) + 1,
-            "wall_seconds": before.get("wall_seconds", 0.0) + time.time() - started,
-            "cpu_seconds": before.get("cpu_seconds", 0.0)
-            + time.process_time()
-            - cpu_started,
-            "config": config,
-        }
-        write_json(path, card)
+
+        def write():
+            wall, cpu = time.time() - started, time.process_time() - cpu_started
+            card = {
+                "config_hash": config_hash(config),
+                "seed": self.experiment.seed,
+                "git_revision": git_revision(),
+                "versions": versions(),
+                "hardware": hardware(),
+                "starts": before.get("starts", 0) + 1,
+                "wall_seconds": before.get("wall_seconds", 0.0) + wall,
+                "cpu_seconds": before.get("cpu_seconds", 0.0) + cpu,
+                "config": config,
+            }
+            write_json(path, card)
+
+        write()
+        return write

@@ -76,5 +76,6 @@ class Table:
         for row in rows:
             if row not in self.rows():
                 raise ValueError(
-                    f"there is no row {row!r}; the rows are {', '.join(self.rows())}."
+                    f"there is no row {row!r}; the rows are "
+                    f"{', '.join(repr(name) for name in self.rows())}."
                 )

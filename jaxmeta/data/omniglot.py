@@ -47,8 +47,9 @@ class Omniglot(EpisodeSource):
     """Episodes over Omniglot at 28x28, ink = 1 and paper = 0.
 
     The images come from the file `omniglot.npz` in `JAXMETA_DATA_DIR`, else from TFDS
-    where it has the data set (or may download it), else from scikit-learn's digits,
-    with a warning in the log. `data_used` says which.
+    where it has the data set (or may download it). When neither is there and no data
+    directory was named, they are scikit-learn's digits, with a warning in the log.
+    `data_used` says which.
 
     The file holds `images` (`[character, example, 28, 28]` bytes, ink = 255) and
     `char_id` (`[character]` the original ids, 1 to 1623).
@@ -77,7 +78,8 @@ class Omniglot(EpisodeSource):
         """Where the images come from; decided once per object.
 
         Raises:
-          DataError: if `JAXMETA_DATA_DIR` names something that is not a directory.
+          DataError: if `JAXMETA_DATA_DIR` names something that is not a directory, or
+            one without the file, and TFDS has none either.
         """
         if self.origin != "auto":
             return self.origin
@@ -85,6 +87,12 @@ class Omniglot(EpisodeSource):
             return "npz"
         if source.downloads_allowed() or source.tfds_prepared("omniglot"):
             return "tfds"
+        if source.data_dir() is not None:
+            raise source.DataError(
+                f"{_FILE} is not in the data directory {source.data_dir()}. Run "
+                f"`{_BUILD}` (needs TensorFlow) once, or name another --data-dir, or "
+                "train on scikit-learn's digits: --source.origin digits."
+            )
         return "digits"
 
     @property

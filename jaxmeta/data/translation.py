@@ -130,6 +130,8 @@ class TranslationSource(DeviceSource):
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}.")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be from 0 to 2**63 - 1, got {self.seed}.")
         if self.input_size < self.kernel_size:
             raise ValueError(
                 f"input_size must be >= kernel_size = {self.kernel_size}, got "

@@ -1,5 +1,6 @@
 """Pictures of runs, drawn without a display."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ matplotlib.use("Agg", force=False)
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import patheffects
+from matplotlib.lines import Line2D
+
+PATHS = ("tab:red", "tab:orange", "tab:green", "tab:purple", "tab:brown", "black")
+"""Colours that stand out from blue."""
 
 
 def learning_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -24,7 +30,7 @@ def learning_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         name.split("/")[1]
         for name in names
         if name.startswith("train/") and name != "train/skipped"
-    )
+    ) or ["skipped"]  # when no step was finite
     figure, axes = plt.subplots(
         1, len(metrics), figsize=(5 * len(metrics), 3.5), squeeze=False, dpi=120
     )
@@ -58,7 +64,7 @@ def table_curves(path: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> 
     Args:
       path: the PNG to write.
       rows: rows of the table's `metrics.jsonl`.
-      metric: without `train/`; drawn on a logarithmic axis.
+      metric: without `train/`; drawn on a logarithmic axis if it is never negative.
     """
     columns = list(dict.fromkeys(row["column"] for row in rows))
     methods = list(dict.fromkeys(row["row"] for row in rows))
@@ -71,6 +77,7 @@ def table_curves(path: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> 
         layout="constrained",
     )
     name = f"train/{metric}"
+    scale = "log" if all(row.get(name, 1) > 0 for row in rows) else "linear"
     for axis, column in zip(axes[0], columns, strict=True):
         for i, method in enumerate(methods):
             runs: dict[int, list[tuple[int, float]]] = {}
@@ -79,8 +86,9 @@ def table_curves(path: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> 
                     runs.setdefault(row["seed"], []).append((row["step"], row[name]))
             for j, points in enumerate(runs.values()):
                 label = None if j else method
-                axis.semilogy(*np.array(points).T, color=f"C{i}", label=label, lw=1)
+                axis.plot(*np.array(points).T, color=f"C{i}", label=label, lw=1)
         axis.set(title=column, xlabel="outer step", ylabel=f"train {metric}")
+        axis.set_yscale(scale)
         axis.spines[["top", "right"]].set_visible(False)
     by_method = {
         label: line
@@ -123,5 +131,67 @@ def matrices(path: Path, rows: Sequence[Mapping[str, np.ndarray]]) -> None:
         line[0].set_ylabel("output position")
     assert image is not None
     figure.colorbar(image, ax=axes, shrink=0.6)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def contours(
+    path: Path,
+    axes: tuple[np.ndarray, np.ndarray],
+    panels: Mapping[str, np.ndarray],
+    paths: Mapping[str, np.ndarray],
+    *,
+    labels: tuple[str, str],
+) -> None:
+    """Draws functions of two variables side by side, with paths across all of them.
+
+    Every shade covers as much of the plane as any other, so that a narrow valley and a
+    wide plain both show.
+
+    Args:
+      path: the PNG to write.
+      axes: the values of the two variables, `[x]` and `[y]`.
+      panels: `{title: [y, x]}`, values on the grid.
+      paths: `{label: [point, 2]}`; first and last point are marked.
+      labels: names of the two variables.
+    """
+    figure, row = plt.subplots(
+        1,
+        len(panels),
+        figsize=(4.1 * len(panels), 5.4),
+        squeeze=False,
+        sharey=True,
+        dpi=120,
+        layout="constrained",
+    )
+    shades = plt.get_cmap("Blues_r")(np.linspace(0.15, 1, 24))
+    halo = [patheffects.Stroke(linewidth=4, foreground="white"), patheffects.Normal()]
+    for axis, (title, values) in zip(row[0], panels.items(), strict=True):
+        levels = np.quantile(values, np.linspace(0, 1, len(shades) + 1))
+        image = axis.contourf(*axes, values, levels, colors=shades)
+        bar = figure.colorbar(image, ax=axis, location="bottom", aspect=30)
+        ticks = levels[::6].tolist()
+        bar.set_ticks(ticks, labels=[f"{tick:.0f}" for tick in ticks])
+        bar.ax.tick_params(labelsize=8)
+        for colour, (label, points) in zip(itertools.cycle(PATHS), paths.items()):
+            axis.plot(*points.T, color=colour, lw=2, path_effects=halo, label=label)
+            mark = {"mec": "white", "ls": "none", "zorder": 3}
+            axis.plot(*points[-1], "o", color=colour, ms=10, **mark)
+        for points in paths.values():
+            axis.plot(*points[0], "*", color="black", ms=16, **mark)
+        axis.set(title=title, xlabel=labels[0])
+    row[0][0].set_ylabel(labels[1])
+    lines, names = row[0][0].get_legend_handles_labels()
+    start, end = (
+        Line2D([], [], marker=marker, color="black", ls="none", ms=size)
+        for marker, size in (("*", 12), ("o", 8))
+    )
+    figure.legend(
+        [*lines, start, end],
+        [*names, "start", "end"],
+        loc="outside lower center",
+        ncols=len(names) + 2,
+        frameon=False,
+    )
     figure.savefig(path)
     plt.close(figure)

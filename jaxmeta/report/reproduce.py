@@ -56,7 +56,8 @@ def check(table: Table, root: Path, seeds: int) -> None:
             f"{root} belongs to a run of `jaxmeta train`; choose another --run-dir."
         )
     if (root / "card.json").exists():
-        title = read_json(root / "card.json").get("title")
+        card = read_json(root / "card.json")
+        title = card.get("title") if isinstance(card, dict) else None
         if title != table.title:
             raise ValueError(
                 f"{root} belongs to another table ({title!r}); choose another "

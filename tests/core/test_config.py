@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxmeta import Experiment, Maml, MSRDense, Optimizer, Parallel, sum_over_tasks
-from jaxmeta.core.config import config_hash, differences, from_json, to_json
+from jaxmeta.core.config import TRUSTED, config_hash, differences, from_json, to_json
 from jaxmeta.core.objectives import cross_entropy
 from jaxmeta.core.testing import smoke_learner, smoke_source
 from jaxmeta.networks.mlp import MLP
@@ -42,8 +42,11 @@ class Plain:
         return cls()
 
 
+OURS = (*TRUSTED, __name__.partition(".")[0])
+
+
 def _through_text(obj):
-    return from_json(json.loads(json.dumps(to_json(obj))))
+    return from_json(json.loads(json.dumps(to_json(obj))), OURS)
 
 
 @pytest.mark.parametrize(
@@ -137,15 +140,17 @@ def test_a_closure_is_refused():
     ("value", "message"),
     [
         ({"class": f"{__name__}:Plain"}, "is not a dataclass"),
-        ({"class": "os:system"}, "is not a dataclass"),
-        ({"class": "subprocess:Popen", "args": "true"}, "is not a dataclass"),
-        ({"class": "no_such_module:X"}, "no_such_module:X cannot be imported"),
+        ({"class": "optax:adam"}, "is not a dataclass"),
+        ({"class": "jaxmeta.gone:X"}, "jaxmeta.gone:X cannot be imported"),
+        ({"class": "os:system"}, "of no trusted package"),
+        ({"partial": "subprocess:run", "args": ["true"]}, "of no trusted package"),
+        ({"function": "jaxmetal:f"}, "of no trusted package"),
         ({"class": "jaxmeta.core.parallel:Missing"}, "cannot be imported"),
         ({"function": "optax:no_such_optimiser"}, "cannot be imported"),
         ({"partial": "optax:no_such_optimiser", "b": 1}, "cannot be imported"),
         ({"class": "optax"}, "cannot be imported"),
-        ({"class": ""}, "cannot be imported"),
-        ({"class": ".x:Y"}, "cannot be imported"),
+        ({"class": ""}, "of no trusted package"),
+        ({"class": ".x:Y"}, "of no trusted package"),
         ({"class": 3}, "no object of a configuration"),
         ({"learner": 1}, "no object of a configuration"),
         ({}, "no object of a configuration"),
@@ -153,7 +158,7 @@ def test_a_closure_is_refused():
 )
 def test_from_json_refuses(value, message):
     with pytest.raises(ValueError, match=message):
-        from_json(value)
+        from_json(value, OURS)
 
 
 def test_fields_that_have_changed_are_refused():
@@ -171,13 +176,20 @@ def test_a_field_that_is_new_takes_its_default():
 def test_recorded_values_are_validated_again():
     value = to_json(Positive()) | {"value": -1.0}
     with pytest.raises(ValueError, match="must be positive, got -1"):
-        from_json(value)
+        from_json(value, OURS)
 
 
 def test_reading_calls_no_recorded_function(tmp_path):
     target = tmp_path / "made"
-    from_json({"partial": "os:mkdir", "path": str(target)})
+    from_json({"partial": "os:mkdir", "path": str(target)}, ("os",))
     assert not target.exists()
+
+
+def test_an_untrusted_module_is_not_even_imported(tmp_path, monkeypatch):
+    (tmp_path / "unknown_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="name its package: jaxmeta evaluate --trust"):
+        from_json({"function": "unknown_module:f"})
 
 
 def test_differences_name_fields_by_their_path():

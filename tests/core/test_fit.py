@@ -279,7 +279,7 @@ def test_non_finite_training_stops_and_names_the_last_good_checkpoint(
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} in a row"))
 
 
-def test_non_finite_training_without_a_checkpoint_says_so(
+def test_non_finite_training_keeps_the_last_good_state(
     small_experiment, tmp_path, quiet
 ):
     experiment = small_experiment(
@@ -292,10 +292,17 @@ def test_non_finite_training_without_a_checkpoint_says_so(
     )
     run = Run.open(tmp_path, experiment)
     writer = JsonlWriter(run.metrics_path)
-    with pytest.raises(NonFiniteError, match="none was written"):
+    with pytest.raises(NonFiniteError, match="Last good checkpoint: step") as error:
         fit(run, writer, quiet)
     writer.close()
-    assert run.latest.steps() == []
+    (good,) = run.latest.steps()
+    assert f"step {good} in" in str(error.value)
+    state = run.latest.restore(initial_state(experiment))[0]
+    assert (int(state.step), int(state.skipped)) == (good, 0)
+    advance = make_advance(dataclasses.replace(experiment, max_skips=100))
+    expected, _ = advance(initial_state(experiment), good)
+    assert_trees_close(state.params, expected.params, rtol=0.0, atol=0.0)
+    assert int(advance(expected, 1)[0].skipped) == 1
 
 
 # The best checkpoint.
@@ -423,7 +430,7 @@ def test_measuring_again_gives_the_same_and_fewer_are_the_first(finished):
 
 def test_a_run_without_a_checkpoint_cannot_be_measured(small_experiment, tmp_path):
     run = Run.open(tmp_path, small_experiment())
-    with pytest.raises(ValueError, match="has no latest checkpoint yet; train first"):
+    with pytest.raises(CheckpointError, match="no latest checkpoint: train it to its"):
         measure(run)
 
 

@@ -1,8 +1,11 @@
 """Losses by hand."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxmeta.core.objectives import cross_entropy, squared_error
 
@@ -13,6 +16,11 @@ def test_squared_error_is_a_mean_over_examples_and_outputs():
     assert float(loss) == (1 + 9 + 0 + 4) / 4
     assert float(metrics["loss"].count) == 4.0
     assert float(metrics["loss"].compute()) == float(loss)
+
+
+def test_squared_error_does_not_broadcast(untyped):
+    with pytest.raises(ValueError, match=re.escape("got (4, 1) and (4,)")):
+        squared_error(jnp.zeros((4, 1)), jnp.zeros(4))
 
 
 def test_cross_entropy_by_hand():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import pytest
 
@@ -101,13 +102,18 @@ def test_read_json_names_the_file(tmp_path):
 
 def test_the_card_adds_up_over_starts(tmp_path, experiment):
     run = Run.open(tmp_path, experiment)
-    run.write_card(started=0.0, cpu_started=0.0)
+    write = run.keep_card()
+    at_once = read_json(tmp_path / "card.json")
+    time.sleep(0.05)
+    write()
     first = read_json(tmp_path / "card.json")
-    run.write_card(started=0.0, cpu_started=0.0)
+    assert (at_once["starts"], first["starts"]) == (1, 1)
+    assert at_once["wall_seconds"] + 0.05 <= first["wall_seconds"]
+    run.keep_card()
     card = read_json(tmp_path / "card.json")
-    assert (first["starts"], card["starts"]) == (1, 2)
-    assert card["wall_seconds"] > 1.9 * first["wall_seconds"]
-    assert card["cpu_seconds"] >= 2 * first["cpu_seconds"]
+    assert card["starts"] == 2
+    assert card["wall_seconds"] >= first["wall_seconds"]
+    assert card["cpu_seconds"] >= first["cpu_seconds"]
     assert card["config"] == json.loads(run.config_path.read_text())
     assert card["seed"] == 0
     assert card["hardware"]["devices"] == 4

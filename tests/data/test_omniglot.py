@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -165,7 +166,8 @@ def test_npz_without_a_data_directory(monkeypatch):
         small(origin="npz").load()
 
 
-def test_digits_stand_in_and_say_so_once(caplog):
+def test_digits_stand_in_and_say_so_once(caplog, monkeypatch):
+    monkeypatch.delenv("JAXMETA_DATA_DIR")
     source = small()
     with caplog.at_level(logging.WARNING):
         source.validate()
@@ -182,7 +184,13 @@ def test_digits_that_were_asked_for_need_no_warning(caplog):
     assert not caplog.messages
 
 
-def test_too_many_ways_for_the_stand_in():
+def test_a_data_directory_without_the_file_is_a_mistake(tmp_path):
+    with pytest.raises(DataError, match=re.escape(f"data directory {tmp_path}. Run")):
+        Omniglot().validate()
+
+
+def test_too_many_ways_for_the_stand_in(monkeypatch):
+    monkeypatch.delenv("JAXMETA_DATA_DIR")
     with pytest.raises(ValueError, match="validation classes of scikit-learn digits"):
         Omniglot(ways=20).validate()
 

@@ -1,7 +1,7 @@
 import matplotlib.image
 import numpy as np
 
-from jaxmeta.report.plots import learning_curves, matrices
+from jaxmeta.report.plots import contours, learning_curves, matrices, table_curves
 
 ROWS = [
     {"step": 10, "train/loss": 2.0, "train/skipped": 0.0},
@@ -49,3 +49,26 @@ def test_matrices(tmp_path):
 def test_matrices_of_zeros(tmp_path):
     matrices(tmp_path / "weights.png", [{"ours": np.zeros((2, 3))}])
     assert is_drawn(tmp_path / "weights.png")
+
+
+def test_table_curves_of_either_sign(tmp_path):
+    rows = [
+        {"row": "a", "column": "b", "seed": 0, "step": i, "train/x": 1.0 - i}
+        for i in range(3)
+    ]
+    table_curves(tmp_path / "curves.png", rows, "x")
+    assert is_drawn(tmp_path / "curves.png")
+
+
+def test_contours(tmp_path):
+    x, y = np.linspace(-1, 1, 20), np.linspace(0, 3, 30)
+    values = x**2 + y[:, None]
+    path = np.array([[0.0, 3.0], [0.5, 1.0], [0.0, 0.0]])
+    contours(
+        tmp_path / "contours.png",
+        (x, y),
+        {"f": values, "-f": -values},
+        {"there": path, "back": path[::-1]},
+        labels=("x", "y"),
+    )
+    assert is_drawn(tmp_path / "contours.png")

@@ -185,7 +185,7 @@ def test_no_seeds(tmp_path):
 
 
 def test_unknown_row():
-    with pytest.raises(ValueError, match="no row 'd'; the rows are a, b, c"):
+    with pytest.raises(ValueError, match="no row 'd'; the rows are 'a', 'b', 'c'"):
         TABLE.check_rows(["d"])
 
 
