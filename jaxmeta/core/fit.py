@@ -1,6 +1,7 @@
 """`fit`: the outer loop with logging, validation, checkpoints and resumption."""
 
 import contextlib
+import dataclasses
 import functools
 import math
 import time
@@ -191,7 +192,7 @@ def fit(run: Run, writer: Writer, progress: Progress) -> TrainState:
                 # Nothing but the counters has moved since the last good step.
                 zero = jnp.zeros_like(state.skipped)
                 step = state.step - state.skipped
-                latest.save(good, state.replace(step=step, skipped=zero))
+                latest.save(good, dataclasses.replace(state, step=step, skipped=zero))
             raise NonFiniteError(_last_good(latest, done, skipped))
         every = experiment.checkpoint.every
         # After a skipped step there is nothing new to keep, and what was kept before

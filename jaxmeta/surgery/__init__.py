@@ -6,6 +6,8 @@ from jaxmeta.surgery.aggregate import AggregateState as AggregateState
 from jaxmeta.surgery.aggregate import aggregate_tasks as aggregate_tasks
 from jaxmeta.surgery.aligned_mtl import AlignedMTL as AlignedMTL
 from jaxmeta.surgery.cagrad import CAGrad as CAGrad
+from jaxmeta.surgery.diagnostics import Diagnosis as Diagnosis
+from jaxmeta.surgery.diagnostics import diagnose as diagnose
 from jaxmeta.surgery.dualproj import DualProj as DualProj
 from jaxmeta.surgery.dwa import DWA as DWA
 from jaxmeta.surgery.fairgrad import FairGrad as FairGrad

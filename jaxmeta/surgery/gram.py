@@ -56,10 +56,12 @@ def gram_matrix(task_grads: PyTree, *, accumulator_dtype: Any = None) -> Gram:
 
 def leaf_gram(leaf: Array, dtype: Any, columns: int | None) -> Gram:
     """The Gram matrix of one leaf `[task, *p]`, `columns` at a time if given."""
-    num_tasks, size = leaf.shape[0], leaf[0].size
-    if columns is None or size <= columns:
+    if columns is None:
         return _products(leaf, dtype)
+    num_tasks, size = leaf.shape[0], leaf[0].size
     flat = leaf.reshape(num_tasks, size)
+    if size <= columns:
+        return _products(flat, dtype)
     whole = size - size % columns
 
     def add(i, total):

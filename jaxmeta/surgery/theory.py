@@ -1,0 +1,147 @@
+"""When PCGrad's step is provably better than the step on the sum: two tasks.
+
+Yu, Kumar, Gupta, Levine, Hausman, Finn, Gradient Surgery for Multi-Task Learning,
+NeurIPS 2020 (arXiv 2001.06782), section 2.4 and appendix A. `g_1` and `g_2` are the
+gradients of the tasks, `g` their sum, `t` the step size; the loss is the sum of both.
+
+What the theorems do not say: condition (c) of theorem 2 implies `t >= 2 / l`, where the
+plain gradient step raises the loss. The theorem lives entirely where gradient descent
+overshoots, and there PCGrad's own step may raise the loss too, only by less. The
+converse ("only if", theorem 3) compares bounds, not losses.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxmeta.core.types import Array, Bool, Float, Scalar
+from jaxmeta.surgery.gram import Gram, safe_divide
+
+
+def cosines(gram: Gram) -> Float[Array, "task task"]:
+    """`cos phi_ij = <g_i, g_j> / (|g_i| |g_j|)`, 0 for an absent task (definition 1).
+
+    Example:
+      >>> cosines(jnp.array([[4.0, -2.0], [-2.0, 1.0]])).tolist()
+      [[1.0, -1.0], [-1.0, 1.0]]
+    """
+    norms = jnp.sqrt(jnp.diagonal(gram))
+    return safe_divide(gram, norms[:, None] * norms[None, :])
+
+
+def magnitude_similarity(gram: Gram) -> Float[Array, "task task"]:
+    """`Phi_ij = 2 |g_i| |g_j| / (|g_i|^2 + |g_j|^2)`, in [0, 1] (definition 2).
+
+    Example:
+      >>> magnitude_similarity(jnp.diag(jnp.array([1.0, 9.0])))[0].tolist()
+      [1.0, 0.6000000238418579]
+    """
+    squares = jnp.diagonal(gram)
+    norms = jnp.sqrt(squares)
+    both = squares[:, None] + squares[None, :]
+    return safe_divide(2.0 * norms[:, None] * norms[None, :], both)
+
+
+def curvature_bounding_measure(gram: Gram) -> Float[Array, "task task"]:
+    """`xi_ij = (1 - cos^2) |g_i - g_j|^2 / |g_i + g_j|^2` (definition 5).
+
+    Infinite for gradients that cancel without being parallel, which rounding alone can
+    make; 0 for parallel ones.
+
+    Example:
+      >>> curvature_bounding_measure(jnp.eye(2))[0].tolist()
+      [0.0, 1.0]
+    """
+    squares = jnp.diagonal(gram)
+    both = squares[:, None] + squares[None, :]
+    apart, together = both - 2.0 * gram, both + 2.0 * gram
+    sine = jnp.maximum(1.0 - cosines(gram) ** 2, 0.0)
+    nothing = (sine == 0) | (both == 0)
+    return jnp.where(nothing, 0.0, sine * apart / jnp.where(nothing, 1.0, together))
+
+
+def curvature(loss: Scalar, loss_after: Scalar, slope_along: Scalar) -> Scalar:
+    """`2 (L(theta') - L(theta) - <grad L, theta' - theta>)`, measured as in section 5.3.
+
+    For a step `theta' = theta - t g` this is `t^2 H(L; theta, theta')` (definition 3);
+    over `|theta' - theta|^2` it is the mean curvature along the step.
+
+    Args:
+      loss: `[]` before the step.
+      loss_after: `[]` after it.
+      slope_along: `[]` the gradient's product with the step.
+
+    Example:
+      x^2 from 1 to 0, slope 2:
+
+      >>> float(curvature(jnp.array(1.0), jnp.array(0.0), jnp.array(-2.0)))
+      2.0
+    """
+    return 2.0 * (loss_after - loss - slope_along)
+
+
+class Theorem2(NamedTuple):
+    """The conditions of theorem 2, `[]` booleans; with all three PCGrad's step wins.
+
+    Attributes:
+      conflict: (a) `cos phi <= -Phi`: conflict, and gradients of different length.
+      curved: (b) `l >= xi L`: the curvature is large.
+      long_step: (c) `t >= 2 / (l - xi L)`, and (b) strictly: the step is long.
+    """
+
+    conflict: Bool[Array, ""]
+    curved: Bool[Array, ""]
+    long_step: Bool[Array, ""]
+
+
+def theorem_2(
+    gram: Gram, *, lipschitz: Scalar, lower: Scalar, step_size: Scalar
+) -> Theorem2:
+    """Whether `L(theta - t g^PC) <= L(theta - t g)` is guaranteed.
+
+    Args:
+      gram: `[2, 2]` of the two gradients.
+      lipschitz: `[]` L, the Lipschitz constant of the gradient of the summed loss.
+      lower: `[]` l, with `H(L; theta, theta - t g) >= l |g|^2`.
+      step_size: `[]` t.
+
+    Raises:
+      ValueError: unless there are two tasks.
+
+    Example:
+      >>> gram = jnp.array([[1.0, -2.7], [-2.7, 9.0]])
+      >>> found = theorem_2(
+      ...     gram,
+      ...     lipschitz=jnp.array(1.0),
+      ...     lower=jnp.array(0.9),
+      ...     step_size=jnp.array(9.0),
+      ... )
+      >>> [bool(condition) for condition in found]
+      [True, True, True]
+    """
+    if gram.shape != (2, 2):
+        raise ValueError(f"theorem 2 is about two tasks, got a Gram {gram.shape}.")
+    xi = curvature_bounding_measure(gram)[0, 1]
+    room = lower - xi * lipschitz
+    return Theorem2(
+        conflict=cosines(gram)[0, 1] <= -magnitude_similarity(gram)[0, 1],
+        curved=room >= 0,
+        long_step=(room > 0) & (step_size * room >= 2.0),
+    )
+
+
+def theorem_1_decrease(gram: Gram, step_size: Scalar) -> Scalar:
+    """`t/2 (1 - cos^2) |g|^2`: by how much PCGrad's step lowers the loss, at least.
+
+    For two convex tasks with conflict and `t <= 1 / L`: PCGrad stops only at an optimum
+    or where the gradients are exactly opposed (theorem 1).
+
+    Args:
+      gram: `[2, 2]` of the two gradients, with a negative product.
+      step_size: `[]` t.
+
+    Example:
+      >>> float(theorem_1_decrease(jnp.eye(2), jnp.array(1.0)))
+      1.0
+    """
+    return 0.5 * step_size * (1.0 - cosines(gram)[0, 1] ** 2) * gram.sum()
