@@ -98,8 +98,7 @@ def aggregate_tasks(
         num_groups = 1
         if not _is_global(granularity):
             num_groups = len(_groups(params, granularity, mask)[0])
-        repeat = lambda x: jnp.stack([jnp.asarray(x)] * num_groups)
-        return AggregateState(key_data, jax.tree.map(repeat, weighting.init()))
+        return first_state(weighting, key_data, num_groups)
 
     def update(updates, state, params=None, **extra):
         num_tasks = count_tasks(updates, params)
@@ -132,6 +131,26 @@ def aggregate_tasks(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def first_state(
+    weighting: Weighting, key_data: Array, num_groups: int
+) -> AggregateState:
+    """The state before the first step, for some groups of leaves.
+
+    Example:
+      >>> from jaxmeta.surgery import GradVac
+      >>> first_state(GradVac(num_tasks=3), raw_key(0)[0], 2).groups.shape
+      (2, 3, 3)
+    """
+    repeat = lambda x: jnp.stack([x] * num_groups)
+    groups = jax.tree.map(repeat, _strong(weighting.init()))
+    return AggregateState(key_data, groups)
+
+
+def _strong(tree: Any) -> Any:
+    """Arrays of a fixed type: a weak one changes in the first step, and recompiles."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)
+
+
 def find_weights(
     weighting: Weighting, tasks: Tasks, state: Any, key: PRNGKey
 ) -> tuple[TaskWeights, Any]:
@@ -151,7 +170,7 @@ def _weights_only(
 
     def init(params):
         del params
-        return AggregateState(key_data, weighting.init())
+        return AggregateState(key_data, _strong(weighting.init()))
 
     def weights(state, task_losses, task_ids):
         key, now = jax.random.split(jax.random.wrap_key_data(state.key, impl=impl))

@@ -16,6 +16,7 @@ from jaxmeta.surgery.aggregate import (
     AggregateState,
     Mask,
     find_weights,
+    first_state,
     losses_and_ids,
     raw_key,
     shared_leaves,
@@ -77,8 +78,7 @@ def low_memory(
 
     def init(params):
         del params
-        states = jax.tree.map(lambda x: jnp.asarray(x)[None], weighting.init())
-        return AggregateState(key_data, states)
+        return first_state(weighting, key_data, 1)
 
     def update(params, state, *args, task_ids=None):
         losses_of = lambda params: loss_vector_fn(params, *args)

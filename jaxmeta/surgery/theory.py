@@ -61,7 +61,7 @@ def curvature_bounding_measure(gram: Gram) -> Float[Array, "task task"]:
 
 
 def curvature(loss: Scalar, loss_after: Scalar, slope_along: Scalar) -> Scalar:
-    """`2 (L(theta') - L(theta) - <grad L, theta' - theta>)`, measured as in section 5.3.
+    """`2 (L(theta') - L(theta) - <grad L, theta' - theta>)`, as in section 5.3.
 
     For a step `theta' = theta - t g` this is `t^2 H(L; theta, theta')` (definition 3);
     over `|theta' - theta|^2` it is the mean curvature along the step.

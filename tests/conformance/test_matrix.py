@@ -1,5 +1,7 @@
 """Every learner with every aggregator: two steps on four devices."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from jaxmeta import (
     make_train_step,
     mean_over_tasks,
     sum_over_tasks,
+    surgery,
 )
 
 KEY = jax.random.key(0)
@@ -27,6 +30,7 @@ AGGREGATORS = {
     "mean": mean_over_tasks,
     "sum": sum_over_tasks,
     "explicit-mean": _explicit_mean,
+    "pcgrad": functools.partial(surgery.pcgrad, 0),
 }
 
 
