@@ -59,5 +59,5 @@ class CAGrad(GramWeighting):
 
 def _length(gram: Gram, weights: TaskWeights):
     # No derivative exists at length 0, where tasks cancel exactly.
-    tiny = jnp.finfo(gram.dtype).eps ** 2
+    tiny = jnp.finfo(gram.dtype).eps
     return jnp.sqrt(jnp.maximum(weights @ gram @ weights, 0.0) + tiny)

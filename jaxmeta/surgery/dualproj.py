@@ -7,7 +7,7 @@ Lopez-Paz and Ranzato, Gradient Episodic Memory for Continual Learning, NeurIPS 
 import dataclasses
 
 from jaxmeta.core.types import TaskWeights
-from jaxmeta.surgery.gram import Gram, live_tasks, normalized
+from jaxmeta.surgery.gram import Gram, safe_divide, unit_length
 from jaxmeta.surgery.reduction import Reduction, check_reduction, reduced
 from jaxmeta.surgery.upgrad import project_onto_cone
 from jaxmeta.surgery.weighting import GramWeighting
@@ -37,6 +37,8 @@ class DualProj(GramWeighting):
 
     def of_gram(self, gram: Gram) -> TaskWeights:
         """`[task]`, >= 1 for "sum"."""
-        unit, _ = normalized(gram)
-        weights = project_onto_cone(unit, live_tasks(gram))
+        unit, lengths = unit_length(gram)
+        longest = lengths.max()
+        projected = project_onto_cone(unit, safe_divide(lengths, longest))
+        weights = safe_divide(projected * longest, lengths)
         return reduced(weights, gram, self.reduction)

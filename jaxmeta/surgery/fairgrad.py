@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.types import TaskWeights
-from jaxmeta.surgery.gram import Gram, live_tasks, normalized
+from jaxmeta.surgery.gram import Gram, live_tasks, normalized, safe_divide, unit_length
 from jaxmeta.surgery.weighting import GramWeighting
 
 STEPS = 40
@@ -54,31 +54,33 @@ class FairGrad(GramWeighting):
 def fair_weights(gram: Gram, alpha: float) -> TaskWeights:
     """Solves `G w = w^(-1/alpha)` for the gradients scaled to mean squared length 1.
 
-    Newton's method on `log w`, for each task the logarithm of both sides' ratio, with
-    steps that never change a weight more than fourfold.
+    Newton's method for `min 1/2 u' K u + sum_t h_t(u_t)` in the weights `u = n w` of
+    unit gradients, with steps that never change a weight more than fourfold.
 
     Args:
       gram: `[task, task]`; absent tasks get weight 0.
       alpha: > 0.
 
     Example:
-      >>> fair_weights(jnp.diag(jnp.array([1.0, 1.0, 0.0])), 1.0).round(3).tolist()
-      [1.0, 1.0, 0.0]
+      >>> print(fair_weights(jnp.diag(jnp.array([1.0, 1.0, 0.0])), 1.0).round(3))
+      [1. 1. 0.]
     """
     live = live_tasks(gram)
-    unit, _ = normalized(gram)
-    matrix = unit + jnp.diag(1.0 - live)
+    unit, lengths = unit_length(gram)
+    lengths = safe_divide(lengths, jnp.sqrt(normalized(gram)[1])) + (1.0 - live)
     power = 1.0 / alpha
+    # G w = w^-power for u = n w: K u = goal u^-power.
+    goal = lengths ** (power - 1.0)
+    damping = 10.0 * len(gram) * jnp.finfo(gram.dtype).eps
+    matrix = unit + jnp.diag(1.0 - live)
 
-    # Minimises 1/2 w' G w + sum_t h(w_t), h' = -w^(-1/alpha): convex in w, so Newton's
-    # method with a line search by the Newton decrement converges from anywhere.
-    def newton(_, w):
-        slope = matrix @ w - w**-power
-        curvature = power * w ** (-power - 1.0)
+    def newton(_, u):
+        pull = goal * u**-power
+        curvature = power * pull / u + damping
         factor = jax.scipy.linalg.cho_factor(matrix + jnp.diag(curvature))
-        dw = -jax.scipy.linalg.cho_solve(factor, slope)
-        relative = jnp.max(jnp.abs(dw) / w)
-        step = 1.0 / (1.0 + jnp.maximum(relative - 0.5, 0.0))
-        return jnp.clip(w + step * dw, w / 4.0, jnp.minimum(4.0 * w, LARGEST))
+        du = -jax.scipy.linalg.cho_solve(factor, matrix @ u - pull)
+        step = 1.0 / (1.0 + jnp.maximum(jnp.max(jnp.abs(du) / u) - 0.5, 0.0))
+        return jnp.clip(u + step * du, u / 4.0, jnp.minimum(4.0 * u, LARGEST))
 
-    return live * jax.lax.fori_loop(0, STEPS, newton, jnp.ones_like(live))
+    start = goal ** (1.0 / (1.0 + power))  # the solution for orthogonal gradients
+    return live * jax.lax.fori_loop(0, STEPS, newton, start) / lengths

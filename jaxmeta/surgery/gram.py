@@ -138,3 +138,19 @@ def normalized(gram: Gram) -> tuple[Gram, Float[Array, ""]]:
     """
     scale = safe_divide(jnp.trace(gram), live_tasks(gram).sum())
     return safe_divide(gram, scale), scale
+
+
+def unit_length(gram: Gram) -> tuple[Gram, Float[Array, " task"]]:
+    """The Gram matrix of the gradients scaled to length 1, and their lengths.
+
+    What is solved for gradients of length 1 keeps all digits however much the lengths
+    differ. Weights `u` of unit gradients are weights `u / lengths` of the gradients.
+    Absent tasks have rows of zeros and length 0.
+
+    Example:
+      >>> unit, lengths = unit_length(jnp.diag(jnp.array([4.0, 0.0])))
+      >>> unit.tolist(), lengths.tolist()
+      ([[1.0, 0.0], [0.0, 0.0]], [2.0, 0.0])
+    """
+    lengths = jnp.sqrt(jnp.diagonal(gram))
+    return safe_divide(safe_divide(gram, lengths[:, None]), lengths[None, :]), lengths

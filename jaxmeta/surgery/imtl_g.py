@@ -9,14 +9,17 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxmeta.core.types import TaskWeights
-from jaxmeta.surgery.gram import Gram, normalized, safe_divide
+from jaxmeta.surgery.gram import Gram, safe_divide, unit_length
 from jaxmeta.surgery.weighting import GramWeighting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IMTLG(GramWeighting):
-    """`w = G^+ n / sum(G^+ n)` with `n_t = |g_t|`: all `<g_t / |g_t|, d>` are equal.
+    """`w` proportional to `K^+ 1 / n`, summing to 1: all `<g_t / |g_t|, d>` are equal.
 
+    `K` are the cosines and `n` the lengths; where G is regular this is `G^-1 n`.
+    Where it is not (more tasks than parameters) the projections are equal as nearly as
+    least squares makes those of the unit gradients.
     Weights may be negative. Where they sum to zero there is no such update, and the
     weights are zero.
 
@@ -29,7 +32,7 @@ class IMTLG(GramWeighting):
 
     def of_gram(self, gram: Gram) -> TaskWeights:
         """`[task]`, summing to 1."""
-        unit, _ = normalized(gram)
-        norms = jnp.sqrt(jnp.diagonal(unit))
-        weights = jnp.linalg.pinv(unit, hermitian=True) @ norms
+        unit, lengths = unit_length(gram)
+        equal = jnp.linalg.pinv(unit, hermitian=True).sum(axis=1)
+        weights = safe_divide(equal, safe_divide(lengths, lengths.max()))
         return safe_divide(weights, weights.sum())

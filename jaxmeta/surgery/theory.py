@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Bool, Float, Scalar
-from jaxmeta.surgery.gram import Gram, safe_divide
+from jaxmeta.surgery.gram import Gram, safe_divide, unit_length
 
 
 def cosines(gram: Gram) -> Float[Array, "task task"]:
@@ -25,8 +25,7 @@ def cosines(gram: Gram) -> Float[Array, "task task"]:
       >>> cosines(jnp.array([[4.0, -2.0], [-2.0, 1.0]])).tolist()
       [[1.0, -1.0], [-1.0, 1.0]]
     """
-    norms = jnp.sqrt(jnp.diagonal(gram))
-    return safe_divide(gram, norms[:, None] * norms[None, :])
+    return unit_length(gram)[0]
 
 
 def magnitude_similarity(gram: Gram) -> Float[Array, "task task"]:

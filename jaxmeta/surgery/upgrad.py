@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.types import TaskWeights
-from jaxmeta.surgery.gram import Gram, live_tasks, normalized
+from jaxmeta.surgery.gram import Gram, live_tasks, safe_divide, unit_length
 from jaxmeta.surgery.reduction import Reduction, check_reduction, reduced
 from jaxmeta.surgery.solver import minimize_positive
 from jaxmeta.surgery.weighting import GramWeighting
@@ -41,9 +41,11 @@ class UPGrad(GramWeighting):
 
     def of_gram(self, gram: Gram) -> TaskWeights:
         """`[task]`, >= 1 for "sum"."""
-        unit, _ = normalized(gram)
-        weights = jax.vmap(lambda v: project_onto_cone(unit, v))(jnp.eye(len(gram)))
-        return reduced(weights.sum(0), gram, self.reduction)
+        unit, lengths = unit_length(gram)
+        # Task i's own unit gradient, projected and made as long as it was.
+        projected = jax.vmap(lambda v: project_onto_cone(unit, v))(jnp.eye(len(gram)))
+        weights = safe_divide(lengths @ projected, lengths)
+        return reduced(weights, gram, self.reduction)
 
 
 def project_onto_cone(gram: Gram, weights: TaskWeights) -> TaskWeights:
