@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.core.types import TaskIds, TaskLosses, TaskWeights
+from jaxmeta.core.types import PyTree, TaskIds, TaskLosses, TaskWeights
 
 TaskAggregator: TypeAlias = optax.GradientTransformationExtraArgs
 """`update(task_grads [task, *p], state, params, **extra) -> (updates [*p], state)`."""
@@ -21,6 +21,37 @@ TaskAggregator: TypeAlias = optax.GradientTransformationExtraArgs
 WeightsFn: TypeAlias = Callable[[Any, TaskLosses, TaskIds], tuple[TaskWeights, Any]]
 
 ObserveFn: TypeAlias = Callable[[Any, TaskLosses, TaskIds], Any]
+
+
+def count_tasks(task_grads: PyTree, params: PyTree | None = None) -> int:
+    """The length of the task axis.
+
+    Raises:
+      ValueError: naming the leaf, if it has no task axis or not that of the others.
+
+    Example:
+      >>> count_tasks({"w": jnp.zeros((3, 8, 8)), "b": jnp.zeros((3, 8))})
+      3
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(task_grads)
+    shapes = {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
+    if not shapes:
+        raise ValueError("there is no gradient to aggregate: the pytree has no leaf.")
+    if params is not None:
+        parameters = jax.tree.leaves(params)
+        for (name, shape), parameter in zip(shapes.items(), parameters, strict=True):
+            if shape[1:] != jnp.shape(parameter) or not shape:
+                raise ValueError(
+                    f"gradient {name or '(the only leaf)'} must be [task, "
+                    f"*{jnp.shape(parameter)}], one a task, got shape {shape}."
+                )
+    lengths = {shape[:1] for shape in shapes.values()}
+    if len(lengths) > 1 or () in lengths:
+        raise ValueError(
+            "every gradient must be [task, *p] with the same number of tasks, got "
+            f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())}."
+        )
+    return lengths.pop()[0]
 
 
 class WeightsOnly(optax.GradientTransformationExtraArgs):
@@ -41,6 +72,10 @@ class WeightsOnly(optax.GradientTransformationExtraArgs):
         needs `task_losses_after=`: the losses of the last batch, for the same tasks in
         the same order, at the present parameters (nan at first).
 
+    Raises:
+      ValueError: from `update`, for leaves without a common task axis, and without
+        `task_losses` where `needs_losses` was said.
+
     Example:
       Only the worst task counts:
 
@@ -60,11 +95,17 @@ class WeightsOnly(optax.GradientTransformationExtraArgs):
         init: Callable[..., Any],
         weights: WeightsFn,
         observe: ObserveFn | None = None,
+        *,
+        needs_losses: bool = False,
     ):
         def update(updates, state, params=None, **extra):
-            del params
-            num_tasks = jax.tree.leaves(updates)[0].shape[0]
+            num_tasks = count_tasks(updates, params)
             task_losses, task_ids = extra.get("task_losses"), extra.get("task_ids")
+            if task_losses is None and needs_losses:
+                raise ValueError(
+                    "this aggregator needs the losses of the tasks: call update("
+                    f"task_grads, state, params, task_losses=losses), ({num_tasks},)."
+                )
             if task_losses is None:
                 task_losses = jnp.full((num_tasks,), jnp.nan)
             if task_ids is None:

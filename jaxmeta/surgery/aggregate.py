@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.core.aggregate import TaskAggregator, WeightsOnly
+from jaxmeta.core.aggregate import TaskAggregator, WeightsOnly, count_tasks
 from jaxmeta.core.types import Array, PRNGKey, PyTree, TaskIds, TaskLosses, TaskWeights
 from jaxmeta.surgery.gram import gram_matrix, weighted_sum
 from jaxmeta.surgery.weighting import FeedbackWeighting, Tasks, Weighting
@@ -187,7 +187,12 @@ def _weights_only(
         )
 
     learns_after = isinstance(weighting, FeedbackWeighting)
-    return WeightsOnly(init, weights, observe if learns_after else None)
+    return WeightsOnly(
+        init,
+        weights,
+        observe if learns_after else None,
+        needs_losses=weighting.needs_losses,
+    )
 
 
 def raw_key(key: PRNGKey | Array | int) -> tuple[Array, Any]:
@@ -207,37 +212,6 @@ def raw_key(key: PRNGKey | Array | int) -> tuple[Array, Any]:
 
 def _is_typed(key: Any) -> bool:
     return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-
-
-def count_tasks(task_grads: PyTree, params: PyTree | None = None) -> int:
-    """The length of the task axis.
-
-    Raises:
-      ValueError: naming the leaf, if it has no task axis or not that of the others.
-
-    Example:
-      >>> count_tasks({"w": jnp.zeros((3, 8, 8)), "b": jnp.zeros((3, 8))})
-      3
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(task_grads)
-    shapes = {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
-    if not shapes:
-        raise ValueError("there is no gradient to aggregate: the pytree has no leaf.")
-    if params is not None:
-        parameters = jax.tree.leaves(params)
-        for (name, shape), parameter in zip(shapes.items(), parameters, strict=True):
-            if shape[1:] != jnp.shape(parameter) or not shape:
-                raise ValueError(
-                    f"gradient {name or '(the only leaf)'} must be [task, "
-                    f"*{jnp.shape(parameter)}], one a task, got shape {shape}."
-                )
-    lengths = {shape[:1] for shape in shapes.values()}
-    if len(lengths) > 1 or () in lengths:
-        raise ValueError(
-            "every gradient must be [task, *p] with the same number of tasks, got "
-            f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())}."
-        )
-    return lengths.pop()[0]
 
 
 def losses_and_ids(

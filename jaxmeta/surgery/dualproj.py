@@ -36,7 +36,7 @@ class DualProj(GramWeighting):
         check_reduction(self.reduction)
 
     def of_gram(self, gram: Gram) -> TaskWeights:
-        """`[task]`, >= 1 for "sum"."""
+        """`[task]`, >= 1 for "sum"; 0 for absent tasks."""
         unit, lengths = unit_length(gram)
         longest = lengths.max()
         projected = project_onto_cone(unit, safe_divide(lengths, longest))

@@ -21,14 +21,13 @@ class DWAState(NamedTuple):
 
     Attributes:
       step: `[]` steps done in this epoch.
-      epoch: `[]` epochs finished.
       total: `[num_tasks]` sum of the losses of this epoch.
       count: `[num_tasks]` how many there were.
-      means: `[2, num_tasks]` mean losses of the epoch before last and of the last.
+      means: `[2, num_tasks]` mean losses of the epoch before last and of the last; 0
+        for a task that an epoch did not see.
     """
 
     step: Array
-    epoch: Array
     total: Array
     count: Array
     means: Array
@@ -82,22 +81,22 @@ class DWA(Weighting):
         """Nothing seen."""
         zeros = jnp.zeros((self.num_tasks,))
         none = jnp.zeros((), jnp.int32)
-        return DWAState(none, none, zeros, zeros, jnp.ones((2, self.num_tasks)))
+        return DWAState(none, zeros, zeros, jnp.zeros((2, self.num_tasks)))
 
     def weigh(self, tasks: Tasks, state: Any, key: PRNGKey) -> tuple[TaskWeights, Any]:
         """The weights of this step, and the running means after it."""
         del key
-        ratio = jnp.where(state.epoch < 2, 1.0, state.means[1] / state.means[0])
+        before, last = state.means
+        ratio = jnp.where(before * last == 0, 1.0, safe_divide(last, before))
         share = jax.nn.softmax(ratio[tasks.ids] / self.temperature)
         total = state.total.at[tasks.ids].add(tasks.losses)
         count = state.count.at[tasks.ids].add(1.0)
-        last = jnp.where(count > 0, safe_divide(total, count), state.means[1])
+        means = jnp.stack([last, safe_divide(total, count)])
         done = state.step + 1 == self.steps_per_epoch
         epoch = DWAState(
             step=jnp.where(done, 0, state.step + 1),
-            epoch=state.epoch + done,
             total=jnp.where(done, 0.0, total),
             count=jnp.where(done, 0.0, count),
-            means=jnp.where(done, jnp.stack([state.means[1], last]), state.means),
+            means=jnp.where(done, means, state.means),
         )
         return len(tasks.ids) * share, epoch

@@ -37,6 +37,8 @@ class FAMOState(NamedTuple):
 class FAMO(FeedbackWeighting):
     """`w_t` proportional to `z_t / (L_t - least)`, `z = softmax(logits)`, sum 1.
 
+    The softmax is over the tasks of the batch, all of them in the paper.
+
     After the parameters moved, the logits descend along
     `(d z / d logits)' (log L_before - log L_after)`: tasks that improved more than the
     others get less attention. Losses must stay above `least`.
@@ -88,7 +90,7 @@ class FAMO(FeedbackWeighting):
     def weigh(self, tasks: Tasks, state: Any, key: PRNGKey) -> tuple[TaskWeights, Any]:
         """The weights of this step; the losses are remembered for `observe`."""
         del key
-        attention = jax.nn.softmax(state.logits)[tasks.ids]
+        attention = jax.nn.softmax(state.logits[tasks.ids])
         weights = attention / (tasks.losses - self.least + TINY)
         before = state.before.at[tasks.ids].set(tasks.losses)
         return weights / weights.sum(), state._replace(before=before)
@@ -98,8 +100,9 @@ class FAMO(FeedbackWeighting):
         log = lambda losses: jnp.log(losses - self.least + TINY)
         gained = log(state.before[ids]) - log(losses_after)
         gained = jnp.where(jnp.isnan(state.before[ids]), 0.0, gained)
-        _, pull_back = jax.vjp(jax.nn.softmax, state.logits)
-        (slope,) = pull_back(jnp.zeros_like(state.logits).at[ids].add(gained))
+        attention = lambda logits: jax.nn.softmax(logits[ids])
+        _, pull_back = jax.vjp(attention, state.logits)
+        (slope,) = pull_back(gained)
         step, optimizer = self._optimizer().update(slope, state.optimizer, state.logits)
         return state._replace(logits=state.logits + step, optimizer=optimizer)
 

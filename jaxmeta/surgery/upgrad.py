@@ -40,7 +40,7 @@ class UPGrad(GramWeighting):
         check_reduction(self.reduction)
 
     def of_gram(self, gram: Gram) -> TaskWeights:
-        """`[task]`, >= 1 for "sum"."""
+        """`[task]`, >= 1 for "sum"; 0 for absent tasks."""
         unit, lengths = unit_length(gram)
         # Task i's own unit gradient, projected and made as long as it was.
         projected = jax.vmap(lambda v: project_onto_cone(unit, v))(jnp.eye(len(gram)))
