@@ -17,7 +17,8 @@ def nothing_here(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_without_omniglot_the_source_says_digits(caplog):
+def test_without_omniglot_the_source_says_digits(caplog, monkeypatch):
+    monkeypatch.delenv("JAXMETA_DATA_DIR")
     assert settle(Omniglot()) == Omniglot(origin="digits")
     assert "NOT Omniglot" in caplog.text
 
