@@ -334,6 +334,17 @@ def test_evaluate_without_checkpoint(capsys, unfinished):
     refused(capsys, ["evaluate", "run"], "no latest checkpoint", "train it to its end")
 
 
+def test_evaluate_runs_nothing_that_a_run_names(capsys, finished, workspace):
+    config = json.loads((finished / "config.json").read_text())
+    config["optimizer"]["aggregator"] = {
+        "partial": "subprocess:check_output",
+        "args": ["touch", "owned"],
+    }
+    (finished / "config.json").write_text(json.dumps(config))
+    refused(capsys, ["evaluate", "run"], "subprocess:check_output", "--trust")
+    assert not (workspace / "owned").exists()
+
+
 def flip_bit(directory):
     """Changes one bit of the largest file below a directory."""
     path = max(directory.rglob("*"), key=lambda p: p.is_file() and p.stat().st_size)
