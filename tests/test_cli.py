@@ -462,7 +462,7 @@ def test_train_help_lists_every_field(columns, capsys, monkeypatch):
     out = capsys.readouterr().out
     for flag in ("--run-dir", "--steps", "--learner.inner-steps", "--source.ways"):
         assert flag in out
-    assert "(default: 4000)" in out
+    assert "(default: 2500)" in out
     assert "Outer learning rate." in out
     assert "mean_over_tasks" in out
     assert "object at 0x" not in out
