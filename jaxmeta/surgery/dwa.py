@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, PRNGKey, TaskWeights
-from jaxmeta.surgery.gradvac import check_num_tasks
+from jaxmeta.surgery.checks import check_num_tasks
 from jaxmeta.surgery.gram import safe_divide
 from jaxmeta.surgery.weighting import Tasks, Weighting
 

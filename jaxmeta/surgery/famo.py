@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta.core.types import Array, PRNGKey, TaskIds, TaskLosses, TaskWeights
-from jaxmeta.surgery.gradvac import check_num_tasks
+from jaxmeta.surgery.checks import check_learning_rate, check_num_tasks
 from jaxmeta.surgery.weighting import FeedbackWeighting, Tasks
 
 TINY = 1e-8
@@ -77,10 +77,7 @@ class FAMO(FeedbackWeighting):
 
     def __post_init__(self):
         check_num_tasks(self.num_tasks)
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}."
-            )
+        check_learning_rate(self.learning_rate)
 
     def init(self) -> Any:
         """Equal attention."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, PRNGKey, TaskWeights
-from jaxmeta.surgery.gradvac import check_num_tasks
+from jaxmeta.surgery.checks import check_learning_rate, check_num_tasks
 from jaxmeta.surgery.weighting import Tasks, Weighting
 
 
@@ -66,10 +66,7 @@ class GradNorm(Weighting):
         check_num_tasks(self.num_tasks)
         if not self.alpha >= 0:
             raise ValueError(f"alpha must be >= 0, got {self.alpha}.")
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}."
-            )
+        check_learning_rate(self.learning_rate)
 
     def init(self) -> Any:
         """All weights 1, no loss seen."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.types import PRNGKey, TaskWeights
+from jaxmeta.surgery.checks import check_num_tasks
 from jaxmeta.surgery.gram import live_tasks, safe_divide
 from jaxmeta.surgery.projection import random_orders
 from jaxmeta.surgery.reduction import Reduction, check_reduction, reduced
@@ -93,13 +94,3 @@ class GradVac(Weighting):
         mix, phi = jax.lax.fori_loop(0, count, meet, start)
         weights = reduced(mix.sum(0), gram, self.reduction)
         return weights, state.at[here].set(phi)
-
-
-def check_num_tasks(num_tasks: int) -> None:
-    """Raises ValueError unless there is a task.
-
-    Example:
-      >>> check_num_tasks(1)
-    """
-    if num_tasks < 1:
-        raise ValueError(f"num_tasks must be >= 1, got {num_tasks}.")

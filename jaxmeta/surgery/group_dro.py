@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from jaxmeta.core.types import PRNGKey, TaskWeights
-from jaxmeta.surgery.gradvac import check_num_tasks
+from jaxmeta.surgery.checks import check_num_tasks
 from jaxmeta.surgery.weighting import Tasks, Weighting
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from jaxmeta.core.types import PRNGKey, TaskWeights
-from jaxmeta.surgery.gradvac import check_num_tasks
+from jaxmeta.surgery.checks import check_learning_rate, check_num_tasks
 from jaxmeta.surgery.weighting import Tasks, Weighting
 
 
@@ -49,10 +49,7 @@ class Uncertainty(Weighting):
 
     def __post_init__(self):
         check_num_tasks(self.num_tasks)
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}."
-            )
+        check_learning_rate(self.learning_rate)
 
     def init(self) -> Any:
         """`[num_tasks]` log variances."""
