@@ -82,9 +82,9 @@ def _metric_names(
     learner: Learner, params: PyTree, model_state: PyTree, task: PyTree
 ) -> list[str]:
     """Names of the metrics; `params` and `model_state` are shapes, not arrays."""
-    key = jax.random.key(0)
 
     def meet(params, model_state, task):
+        key = jax.random.key(0)
         learner.loss(params, model_state, task, key)
         return learner.evaluate(params, model_state, task, key)
 

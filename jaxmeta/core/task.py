@@ -1,6 +1,7 @@
 """What a task is, and where tasks come from."""
 
 import abc
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -89,7 +90,7 @@ class DeviceSource(TaskSource):
       >>> import dataclasses
       >>> @dataclasses.dataclass(frozen=True, kw_only=True)
       ... class Lines(DeviceSource):
-      ...     def load(self):
+      ...     def read(self):
       ...         return ()
       ...     def sample_task(self, data, key, slot, *, split):
       ...         x = jnp.linspace(-1.0, 1.0, 5)
@@ -100,8 +101,22 @@ class DeviceSource(TaskSource):
     """
 
     @abc.abstractmethod
+    def read(self) -> Any:
+        """The arrays that tasks are drawn from, `()` if none.
+
+        Files are read into NumPy arrays; what is computed may be JAX code, which is
+        traced where only its shapes are asked for.
+        """
+
     def load(self) -> Any:
-        """Arrays that stay on the device (`()` if none); read once, then cached."""
+        """What `read` returns, on the device; read once, then cached."""
+        return self._resident
+
+    @functools.cached_property
+    def _resident(self) -> Any:
+        # The first use may be inside a trace; what is cached must outlive it.
+        with jax.ensure_compile_time_eval():
+            return jax.tree.map(jnp.asarray, self.read())
 
     @abc.abstractmethod
     def sample_task(
@@ -120,8 +135,11 @@ class DeviceSource(TaskSource):
 
     @property
     def example(self) -> Task:
-        draw = lambda *given: self.sample_task(*given, split="train")
-        shapes = jax.eval_shape(draw, self.load(), jax.random.key(0), jnp.array(0))
+        def draw():
+            data, key = jax.tree.map(jnp.asarray, self.read()), jax.random.key(0)
+            return self.sample_task(data, key, jnp.array(0), split="train")
+
+        shapes = jax.eval_shape(draw)  # nothing is put on a device
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
     def sample(self, key: PRNGKey, slots: Int[Array, " task"], *, split: Split) -> Task:

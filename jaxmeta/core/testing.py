@@ -57,7 +57,7 @@ class SmokeSource(DeviceSource):
     num_support: int = 2
     num_query: int = 4
 
-    def load(self):
+    def read(self):
         return ()
 
     def sample_task(self, data, key, slot, *, split):

@@ -12,7 +12,7 @@ floats. So a training step needs no host, and thousands run in one `lax.scan`.
 import abc
 import dataclasses
 import functools
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -39,15 +39,15 @@ class ClassImages(NamedTuple):
 
 
 class EpisodeData(NamedTuple):
-    """What stays on the device.
+    """What episodes are drawn from, on the host or on the device.
 
     Attributes:
       images: `[class, example, height, width, channel]` bytes.
-      pools: for each split, the indices of its classes.
+      pools: for each split, `[pool]` the indices of its classes.
     """
 
-    images: UInt8[Array, "class example height width channel"]
-    pools: dict[Split, Int[Array, " pool"]]
+    images: UInt8[Array | np.ndarray, "class example height width channel"]
+    pools: dict[Split, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,13 +129,19 @@ class EpisodeSource(DeviceSource):
                 f"{height}x{width}."
             )
 
-    def load(self) -> EpisodeData:
-        """The images and the classes of each split, on the device; cached.
+    def read(self) -> EpisodeData:
+        """The images and the classes of each split.
 
         Raises:
           ValueError: as `validate`.
         """
-        return self._on_device
+        self.validate()
+        images, class_split = self._on_host
+        pools: dict[Split, Any] = {
+            split: np.flatnonzero(class_split == i).astype(np.int32)
+            for i, split in enumerate(SPLITS)
+        }
+        return EpisodeData(images, pools)
 
     def sample_task(
         self, data: EpisodeData, key: PRNGKey, slot: Int[Array, ""], *, split: Split
@@ -183,18 +189,6 @@ class EpisodeSource(DeviceSource):
     @functools.cached_property
     def _on_host(self) -> ClassImages:
         return self.classes()
-
-    @functools.cached_property
-    def _on_device(self) -> EpisodeData:
-        self.validate()
-        images, class_split = self._on_host
-        # The first use may be inside a trace; what is cached must outlive it.
-        with jax.ensure_compile_time_eval():
-            pools: dict[Split, Array] = {
-                split: jnp.asarray(np.flatnonzero(class_split == i), jnp.int32)
-                for i, split in enumerate(SPLITS)
-            }
-            return EpisodeData(jnp.asarray(images), pools)
 
 
 def _distinct(key: PRNGKey, limit: int, count: int) -> Int[Array, " count"]:

@@ -13,7 +13,6 @@ are drawn afresh from the key where the original stores 10,000 (rotation) or 2,0
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -188,13 +187,6 @@ class RotationSource(DeviceSource):
         """Output channels: 24, or 48 with `flip`."""
         return _NUM_FIELDS * _NUM_ROTATIONS * (2 if self.flip else 1)
 
-    @functools.cached_property
-    def _scaled_basis(self) -> Float[Array, "function channel tap"]:
-        basis, std = steerable_basis(self.flip)
-        # A first call inside jit must not put a tracer into the cache.
-        with jax.ensure_compile_time_eval():
-            return jnp.asarray(basis * std[:, None, None], jnp.float32)
-
     @property
     def zero_error(self) -> float:
         """Expected squared error of predicting 0: .625, or .5625 with `flip`.
@@ -204,9 +196,10 @@ class RotationSource(DeviceSource):
         basis, std = steerable_basis(self.flip)
         return float(np.sum(np.square(basis * std[:, None, None])) / self.channels)
 
-    def load(self) -> Float[Array, "function channel tap"]:
+    def read(self) -> Float[Array, "function channel tap"]:
         """`[18, channel, 9]` the basis, each function times its weight's std."""
-        return self._scaled_basis
+        basis, std = steerable_basis(self.flip)
+        return jnp.asarray(basis * std[:, None, None], jnp.float32)
 
     def filters(
         self, data: Float[Array, "function channel tap"], key: PRNGKey, *, split: Split

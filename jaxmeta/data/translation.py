@@ -143,14 +143,6 @@ class TranslationSource(DeviceSource):
         """Length of a target: `input_size - kernel_size + 1`."""
         return self.input_size - self.kernel_size + 1
 
-    @functools.cached_property
-    def _mixing(self) -> Float[Array, "position rank"]:
-        # A first call inside jit must not put a tracer into the cache.
-        with jax.ensure_compile_time_eval():
-            shape = (self.positions, self.rank)
-            logits = jax.random.normal(jax.random.key(self.seed), shape, jnp.float32)
-            return jax.nn.softmax(logits, axis=1)
-
     @property
     def zero_error(self) -> float:
         """Expected squared error of predicting 0, for this data set's C.
@@ -158,12 +150,14 @@ class TranslationSource(DeviceSource):
         `kernel_size * mean_p sum_k C[p, k]^2`: 3 at rank 1 with 3 taps, about 1.9 at
         rank 2 and about 1 at rank 5.
         """
-        power = jnp.mean(jnp.sum(jnp.square(self._mixing), axis=1))
+        power = jnp.mean(jnp.sum(jnp.square(self.load()), axis=1))
         return self.kernel_size * float(power)
 
-    def load(self) -> Float[Array, "position rank"]:
+    def read(self) -> Float[Array, "position rank"]:
         """The mixing matrix C: `[position, rank]`, rows sum to 1."""
-        return self._mixing
+        shape = (self.positions, self.rank)
+        logits = jax.random.normal(jax.random.key(self.seed), shape, jnp.float32)
+        return jax.nn.softmax(logits, axis=1)
 
     def filters(
         self, data: Float[Array, "position rank"], key: PRNGKey, *, split: Split

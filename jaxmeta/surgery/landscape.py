@@ -122,7 +122,7 @@ class LandscapeSource(DeviceSource):
       [0, 1, 0, 1]
     """
 
-    def load(self):
+    def read(self):
         return ()
 
     def sample_task(self, data, key, slot: Int[Array, ""], *, split):

@@ -1,0 +1,66 @@
+"""What is found before anything is run, and that nothing is."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from jaxmeta import Experiment, Maml
+from jaxmeta.check import settle_and_check
+from jaxmeta.core.experiment import Evaluation
+from jaxmeta.core.objectives import cross_entropy
+from jaxmeta.data.digits import Digits
+from jaxmeta.data.rotation import RotationSource
+from jaxmeta.data.translation import TranslationSource
+from jaxmeta.networks.conv import Conv4
+from jaxmeta.networks.mlp import MLP
+from jaxmeta.networks.patches import PatchConv
+
+EXPERIMENTS = {
+    "digits": Experiment(
+        learner=Maml(network=Conv4(features=3), objective=cross_entropy),
+        source=Digits(image_size=84),
+        tasks_per_step=4,
+    ),
+    "translation": Experiment(
+        learner=Maml(network=MLP(features=(4998,))),
+        source=TranslationSource(input_size=5000, rank=2),
+    ),
+    "rotation": Experiment(
+        learner=Maml(network=PatchConv(features=24, kernel_size=(3, 3))),
+        source=RotationSource(),
+    ),
+}
+
+
+def on_devices():
+    return sum(array.nbytes for array in jax.live_arrays())
+
+
+@pytest.fixture(params=EXPERIMENTS)
+def experiment(request):
+    made = EXPERIMENTS[request.param]
+    return dataclasses.replace(made, source=dataclasses.replace(made.source))
+
+
+def test_checking_puts_no_data_on_a_device(experiment):
+    example = sum(x.nbytes for x in jax.tree.leaves(experiment.source.example))
+    before = on_devices()
+    source = settle_and_check(experiment).source
+    assert on_devices() - before <= example + 64  # one task of zeros, keys
+    source.load()
+    assert on_devices() > before
+
+
+def test_mistakes_are_found_without_data_on_a_device(experiment):
+    misfit = dataclasses.replace(
+        experiment, learner=Maml(network=MLP(features=(7, 7, 7)))
+    )
+    unknown = dataclasses.replace(
+        experiment, evaluation=Evaluation(every=100, metric="F1")
+    )
+    before = on_devices()
+    for wrong, words in ((misfit, "does not fit"), (unknown, r"must be one of .*'F1'")):
+        with pytest.raises(ValueError, match=words):
+            settle_and_check(wrong)
+    assert on_devices() - before < 10_000
