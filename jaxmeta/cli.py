@@ -191,7 +191,12 @@ def _train(argv: list[str]) -> None:
     _use(parsed.options.data)
     _check_writers(parsed.options)
     run_dir = parsed.options.run_dir or Path("runs") / entry.name
-    experiment = _check(parsed.experiment, run_dir)
+    experiment = parsed.experiment
+    if parsed.options.diagnostics and experiment.step_metrics is None:
+        from jaxmeta.surgery import step_diagnostics
+
+        experiment = dataclasses.replace(experiment, step_metrics=step_diagnostics)
+    experiment = _check(experiment, run_dir)
     if parsed.options.dry_run:
         return _dry_run(experiment)
     _train_run(experiment, run_dir, parsed.options)
@@ -259,7 +264,13 @@ def _train_run(experiment, run_dir: Path, options: TrainOptions) -> None:
         finally:
             progress.close()
             writer.close()
+        if experiment.step_metrics is not None:
+            from jaxmeta.report.render import render
+
+            render(run_dir)
     _print_result(run, measured)
+    if experiment.step_metrics is not None:
+        print(f"written to {run_dir}: report.md and its pictures.")
 
 
 def _print_result(run, result) -> None:

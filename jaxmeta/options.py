@@ -60,6 +60,9 @@ class TrainOptions:
     dry_run: bool = False
     """Print the resolved experiment and what it would cost, and train nothing."""
 
+    diagnostics: bool = False
+    """Also log conflict, curvature and theorem 2 of gradient surgery, and draw them."""
+
     tensorboard: bool = False
     """Also write TensorBoard scalars into the run directory."""
 

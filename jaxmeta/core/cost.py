@@ -20,6 +20,7 @@ def estimate(experiment: Experiment) -> list[str]:
         aggregator,
         parallel=experiment.parallel,
         precision=experiment.precision,
+        step_metrics=experiment.step_metrics,
     )
     slots = jnp.arange(experiment.tasks_per_step)
     key = jax.random.key(experiment.seed)

@@ -20,10 +20,11 @@ from jaxmeta.core.experiment import Experiment
 from jaxmeta.core.metrics import (
     Interval,
     Metrics,
+    Values,
     interval,
     merge,
     sum_first_axis,
-    to_floats,
+    to_values,
 )
 from jaxmeta.core.progress import Progress
 from jaxmeta.core.run import Run, read_json, reading, write_json
@@ -77,6 +78,7 @@ def make_advance(experiment: Experiment) -> Advance:
         parallel=parallel,
         precision=experiment.precision,
         max_skips=experiment.max_skips,
+        step_metrics=experiment.step_metrics,
     )
     root = jax.random.key(experiment.seed)
     slots = parallel.split_rows(jnp.arange(experiment.tasks_per_step))
@@ -175,7 +177,7 @@ def fit(run: Run, writer: Writer, progress: Progress) -> TrainState:
         num_steps = min(until_log, experiment.steps - done)
         started = time.perf_counter()
         state, metrics = advance(state, num_steps)
-        values = to_floats(metrics, "train/")
+        values = to_values(metrics, "train/")
         seconds = time.perf_counter() - started
         done += num_steps
         stuck = (skipped := int(state.skipped)) > experiment.max_skips
@@ -183,7 +185,7 @@ def fit(run: Run, writer: Writer, progress: Progress) -> TrainState:
             values |= validation(state, done)
         rate = num_steps * experiment.tasks_per_step / seconds
         # An average of nothing is left out, so that every line is valid JSON.
-        shown = {name: value for name, value in values.items() if math.isfinite(value)}
+        shown = {name: value for name, value in values.items() if _is_json(value)}
         writer.write(done, {**shown, "time/tasks_per_second": rate})
         progress.update(done, values, rate)
         if stuck:
@@ -202,6 +204,10 @@ def fit(run: Run, writer: Writer, progress: Progress) -> TrainState:
             latest.save(done, state)
     latest.close()
     return state
+
+
+def _is_json(value: Values) -> bool:
+    return isinstance(value, list) or math.isfinite(value)
 
 
 class Validation:
@@ -223,7 +229,7 @@ class Validation:
         every = self._settings.every
         return bool(every) and (step % every == 0 or step == self._steps)
 
-    def __call__(self, state: TrainState, step: int) -> dict[str, float]:
+    def __call__(self, state: TrainState, step: int) -> dict[str, Values]:
         num_tasks = self._settings.num_validation_tasks
         tasks = self._evaluator(state.params, state.model_state, self._key, num_tasks)
         values = {}

@@ -4,8 +4,9 @@ A mean of means is wrong as soon as two groups differ in size. So a learner repo
 sums and counts; they are added over tasks, devices and steps, and divided once.
 """
 
+import math
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,9 @@ class Mean(NamedTuple):
 Metrics: TypeAlias = Mapping[str, Mean]
 """What learners return: `{"loss": Mean, "accuracy": Mean}`."""
 
+Values: TypeAlias = float | list
+"""A metric on the host: a number, or nested lists of numbers and None."""
+
 
 def merge(a, b):
     """Adds two metric trees of one structure.
@@ -71,14 +75,45 @@ def sum_first_axis(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), tree)
 
 
-def to_floats(metrics: Metrics, prefix: str = "") -> dict[str, float]:
-    """Metrics on the host as plain numbers, with `prefix` before every name.
+def to_values(metrics: Metrics, prefix: str = "") -> dict[str, Values]:
+    """Metrics on the host as plain numbers.
+
+    Args:
+      metrics: sums and counts.
+      prefix: put before names that have none of their own (`diagnostics/x` has one).
+
+    Returns:
+      A float a metric, nan where nothing was counted; for one that is an array nested
+      lists to four digits, with None for what is not finite.
 
     Example:
-      >>> to_floats({"loss": Mean.of(jnp.array([1.0, 2.0]))}, "train/")
+      >>> to_values({"loss": Mean.of(jnp.array([1.0, 2.0]))}, "train/")
       {'train/loss': 1.5}
+      >>> to_values({"a/norms": Mean(jnp.array([1.0, 0.0]), jnp.array([2.0, 0.0]))})
+      {'a/norms': [0.5, None]}
     """
-    return {f"{prefix}{k}": float(v.compute()) for k, v in sorted(metrics.items())}
+    values = {}
+    for name, mean in sorted(metrics.items()):
+        value = np.asarray(mean.compute()).tolist()
+        name = name if "/" in name else prefix + name
+        values[name] = _short(value) if isinstance(value, list) else value
+    return values
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_short(item) for item in value]
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def scalars(values: Mapping[str, Values]) -> dict[str, float]:
+    """The numbers without the lists, for what draws curves or prints a line.
+
+    Example:
+      >>> scalars({"loss": 0.5, "diagnostics/norms": [1.0, 2.0]})
+      {'loss': 0.5}
+    """
+    return {name: x for name, x in values.items() if not isinstance(x, list)}
 
 
 class Interval(NamedTuple):

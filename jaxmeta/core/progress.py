@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from jaxmeta.core.metrics import Values, scalars
+
 SHOWN = ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy")
 
 
@@ -38,11 +40,12 @@ class Progress:
         elif step and not self._quiet:
             self._say(f"going on from step {step}")
 
-    def update(self, step: int, values: Mapping[str, float], rate: float) -> None:
+    def update(self, step: int, values: Mapping[str, Values], rate: float) -> None:
         """Shows that `step` is done, at `rate` tasks a second."""
         if self._quiet:
             return
-        shown = [f"{name}={values[name]:.4g}" for name in SHOWN if name in values]
+        known = scalars(values)
+        shown = [f"{name}={known[name]:.4g}" for name in SHOWN if name in known]
         shown.append(f"{rate:.0f} tasks/s")
         try:
             if self._bar is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ from jaxmeta.core.types import (
     Params,
     Precision,
     PRNGKey,
+    TaskIds,
+    TaskLosses,
 )
 
 # What a key is for; folded in first, so that no two uses of one seed share a stream.
@@ -48,6 +50,27 @@ class TrainState:
     model_state: ModelState
     opt_state: Any
 
+
+class OuterStep(NamedTuple):
+    """What one outer step saw and did, for `step_metrics`.
+
+    Attributes:
+      task_grads: gradient of every task, every leaf `[task, *p]`.
+      change: what the step added to the parameters, every leaf `[*p]`.
+      losses: `[task]` before the step.
+      losses_after: `[task]` of the same tasks with the same keys after it.
+      task_ids: `[task]`.
+    """
+
+    task_grads: Params
+    change: Params
+    losses: TaskLosses
+    losses_after: TaskLosses
+    task_ids: TaskIds
+
+
+StepMetrics = Callable[[OuterStep], Metrics]
+"""More metrics of a step; their names have a prefix of their own, `diagnostics/x`."""
 
 TrainStep = Callable[[TrainState, Task, PRNGKey], tuple[TrainState, Metrics]]
 
@@ -104,6 +127,7 @@ def make_train_step(
     parallel: Parallel | None = None,
     precision: Precision = "highest",
     max_skips: int = 10,
+    step_metrics: StepMetrics | None = None,
 ) -> TrainStep:
     """One outer step as a pure function; all that a loop of your own needs.
 
@@ -122,6 +146,9 @@ def make_train_step(
       parallel: how tasks are spread over devices; all devices when None.
       precision: matmul precision of the whole step.
       max_skips: non-finite steps in a row that are forgiven, >= 0.
+      step_metrics: more metrics, from the gradients and losses of all tasks, such as
+        `surgery.step_diagnostics`. Every task then gets its gradient, and its loss is
+        computed once more after the step.
 
     Returns:
       `step(state, tasks, key) -> (state, metrics)`, to be wrapped in `jax.jit`. `key`
@@ -147,16 +174,41 @@ def make_train_step(
       True
     """
     parallel = Parallel() if parallel is None else parallel
+    observe = None
     if isinstance(aggregator, WeightsOnly):
+        observe = aggregator.observe
+        # As a link it would want the losses after the step at the next one.
+        aggregator = WeightsOnly(aggregator.init, aggregator.weights)
+    if isinstance(aggregator, WeightsOnly) and step_metrics is None:
         propose = _weighted_update(learner, aggregator, tx, parallel)
     else:
         propose = _task_gradient_update(learner, aggregator, tx, parallel)
+
+    def loss_alone(shared, task, key):
+        params, model_state = shared
+        return learner.loss(params, model_state, task, key)[0]
+
+    losses_alone = map_tasks_with(parallel, loss_alone)
 
     def step(state: TrainState, tasks: Task, key: PRNGKey):
         (num_tasks,) = tasks.task_id.shape
         keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_tasks))
         with jax.default_matmul_precision(precision):
-            updates, opt_state, losses, metrics, states = propose(state, tasks, keys)
+            updates, opt_state, losses, metrics, states, task_grads = propose(
+                state, tasks, keys
+            )
+            metrics = dict(metrics)
+            if observe is not None or step_metrics is not None:
+                after = optax.apply_updates(state.params, updates)
+                losses_after = losses_alone((after, state.model_state), tasks, keys)
+                if observe is not None:
+                    seen = observe(opt_state[0], losses_after, tasks.task_id)
+                    opt_state = (seen, opt_state[1])
+                if step_metrics is not None:
+                    spread = parallel.split_columns(task_grads)
+                    metrics |= step_metrics(
+                        OuterStep(spread, updates, losses, losses_after, tasks.task_id)
+                    )
         model_state = jax.tree.map(
             lambda total, old: (total / num_tasks).astype(jnp.result_type(old)),
             states,
@@ -180,7 +232,7 @@ def make_train_step(
             opt_state=keep(opt_state, state.opt_state),
         )
         # What was skipped must not turn the averages of a whole log interval to nan.
-        metrics = jax.tree.map(lambda x: jnp.where(healthy, x, 0.0), dict(metrics))
+        metrics = jax.tree.map(lambda x: jnp.where(healthy, x, 0.0), metrics)
         metrics["skipped"] = Mean(
             jnp.where(healthy, 0.0, 1.0), jnp.ones((), jnp.float32)
         )
@@ -201,6 +253,17 @@ def _stay_finite(new, old) -> Bool[Array, ""]:
         if jnp.issubdtype(jnp.result_type(a), jnp.inexact):  # not counts, not keys
             healthy &= (jnp.isfinite(a) | ~jnp.isfinite(b)).all()
     return healthy
+
+
+class _Proposal(NamedTuple):
+    """A step that has not been taken yet; `metrics` and `states` are summed."""
+
+    updates: Params
+    opt_state: Any
+    losses: TaskLosses
+    metrics: Metrics
+    states: ModelState
+    task_grads: Params | None
 
 
 def _weighted_update(learner, aggregator: WeightsOnly, tx, parallel: Parallel):
@@ -224,26 +287,15 @@ def _weighted_update(learner, aggregator: WeightsOnly, tx, parallel: Parallel):
 
     on_shards = parallel.on_shards(body)
 
-    def loss_alone(shared, task, key):
-        params, model_state = shared
-        return learner.loss(params, model_state, task, key)[0]
-
-    losses_alone = map_tasks_with(parallel, loss_alone)
-
-    def propose(state: TrainState, tasks: Task, keys):
+    def propose(state: TrainState, tasks: Task, keys) -> _Proposal:
         aggregator_state, tx_state = state.opt_state
         shared = (state.params, state.model_state, aggregator_state)
         (grads, (metrics, states), aggregator_state), losses = on_shards(
             shared, tasks, keys
         )
         updates, tx_state = _update(tx, grads, tx_state, state.params, losses, tasks)
-        if aggregator.observe is not None:
-            after = optax.apply_updates(state.params, updates)
-            losses_after = losses_alone((after, state.model_state), tasks, keys)
-            aggregator_state = aggregator.observe(
-                aggregator_state, losses_after, tasks.task_id
-            )
-        return updates, (aggregator_state, tx_state), losses, metrics, states
+        opt_state = (aggregator_state, tx_state)
+        return _Proposal(updates, opt_state, losses, metrics, states, None)
 
     return propose
 
@@ -263,7 +315,7 @@ def _task_gradient_update(learner, aggregator, tx, parallel: Parallel):
 
     over_tasks = map_tasks_with(parallel, gradient)
 
-    def propose(state: TrainState, tasks: Task, keys):
+    def propose(state: TrainState, tasks: Task, keys) -> _Proposal:
         (losses, aux), grads = over_tasks(
             (state.params, state.model_state), tasks, keys
         )
@@ -271,7 +323,7 @@ def _task_gradient_update(learner, aggregator, tx, parallel: Parallel):
         updates, opt_state = _update(
             chain, grads, state.opt_state, state.params, losses, tasks
         )
-        return updates, opt_state, losses, metrics, states
+        return _Proposal(updates, opt_state, losses, metrics, states, grads)
 
     return propose
 

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-Values = Mapping[str, float]
+from jaxmeta.core.metrics import Values, scalars
+
+Row = Mapping[str, Values]
+"""The numbers of a step by name."""
 
 
 class Writer(abc.ABC):
@@ -19,7 +22,7 @@ class Writer(abc.ABC):
         """Drops what was recorded after `step`, from which the run goes on."""
 
     @abc.abstractmethod
-    def write(self, step: int, values: Values) -> None:
+    def write(self, step: int, values: Row) -> None:
         """Records `values` for `step`."""
 
     @abc.abstractmethod
@@ -67,7 +70,7 @@ class JsonlWriter(Writer):
         fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
         fresh.replace(self._path)
 
-    def write(self, step: int, values: Values) -> None:
+    def write(self, step: int, values: Row) -> None:
         if self._file is None:
             self._file = self._path.open("a")
         self._file.write(json.dumps({"step": step, **values}) + "\n")
@@ -128,11 +131,11 @@ class TensorboardWriter(Writer):
         self.close()
         self._writer = self._make(step)
 
-    def write(self, step: int, values: Values) -> None:
+    def write(self, step: int, values: Row) -> None:
         if self._writer is None:
             self.resume(step - 1)
         assert self._writer is not None
-        for name, value in values.items():
+        for name, value in scalars(values).items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
@@ -163,8 +166,8 @@ class WandbWriter(Writer):
     def resume(self, step: int) -> None:
         del step  # a step that W&B has seen it does not take again
 
-    def write(self, step: int, values: Values) -> None:
-        self._run.log(dict(values), step=step)
+    def write(self, step: int, values: Row) -> None:
+        self._run.log(scalars(values), step=step)
 
     def close(self) -> None:
         self._run.finish()
@@ -184,7 +187,7 @@ class Writers(Writer):
         for member in self.members:
             member.resume(step)
 
-    def write(self, step: int, values: Values) -> None:
+    def write(self, step: int, values: Row) -> None:
         for member in self.members:
             member.write(step, values)
 

@@ -6,13 +6,15 @@ from jaxmeta.core.run import read_json
 from jaxmeta.core.writers import read_jsonl
 from jaxmeta.report.markdown import run_report, table_report
 from jaxmeta.report.plots import learning_curves, table_curves
+from jaxmeta.report.surgery import conflict_map, has_diagnostics, tragic_triad
 
 
 def render(directory: Path) -> str:
     """Renders a run of `train` or of `reproduce`.
 
     Args:
-      directory: a run directory; `report.md` and `curves.png` are written into it.
+      directory: a run directory; `report.md` and `curves.png` are written into it, and
+        of a run with `--diagnostics` `triad.png` and `conflict.png`.
 
     Returns:
       The Markdown.
@@ -31,9 +33,14 @@ def render(directory: Path) -> str:
         table_curves(directory / "curves.png", rows, card["metric"])
         text = table_report(read_json(directory / "table.json"), card)
     else:
+        figures = ["curves.png"]
         learning_curves(directory / "curves.png", rows)
+        if has_diagnostics(rows):
+            figures += ["triad.png", "conflict.png"]
+            tragic_triad(directory / "triad.png", {directory.name: rows})
+            conflict_map(directory / "conflict.png", rows)
         finished = (directory / "result.json").is_file()
         result = read_json(directory / "result.json") if finished else {}
-        text = run_report(card, result, ["curves.png"])
+        text = run_report(card, result, figures)
     (directory / "report.md").write_text(text, encoding="utf-8")
     return text

@@ -8,6 +8,7 @@ from jaxmeta.surgery.aligned_mtl import AlignedMTL as AlignedMTL
 from jaxmeta.surgery.cagrad import CAGrad as CAGrad
 from jaxmeta.surgery.diagnostics import Diagnosis as Diagnosis
 from jaxmeta.surgery.diagnostics import diagnose as diagnose
+from jaxmeta.surgery.diagnostics import step_diagnostics as step_diagnostics
 from jaxmeta.surgery.dualproj import DualProj as DualProj
 from jaxmeta.surgery.dwa import DWA as DWA
 from jaxmeta.surgery.fairgrad import FairGrad as FairGrad

@@ -1,15 +1,25 @@
-"""Why surgery helps: the theory's own quantities, free from the Gram matrix."""
+"""Why surgery helps: the theory's own quantities, free from the Gram matrix.
+
+Yu, Kumar, Gupta, Levine, Hausman, Finn, Gradient Surgery for Multi-Task Learning,
+NeurIPS 2020 (arXiv 2001.06782): definitions 1, 2 and 5, theorem 2, section 5.3.
+"""
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from jaxmeta.core.metrics import Mean, Metrics
+from jaxmeta.core.train import OuterStep
 from jaxmeta.core.types import Array, Float, Scalar, TaskWeights
-from jaxmeta.surgery.gram import Gram, live_tasks, safe_divide
+from jaxmeta.surgery.aggregate import Mask, shared_leaves
+from jaxmeta.surgery.gram import Gram, accumulator, gram_matrix, live_tasks, safe_divide
 from jaxmeta.surgery.theory import (
     cosines,
+    curvature,
     curvature_bounding_measure,
     magnitude_similarity,
+    theorem_2,
 )
 
 
@@ -62,20 +72,127 @@ def diagnose(gram: Gram, weights: TaskWeights, step_size: float | Scalar) -> Dia
         )
     if isinstance(step_size, float | int) and step_size < 0:
         raise ValueError(f"step_size must be >= 0, got {step_size}.")
-    live = live_tasks(gram)
-    pairs = jnp.triu(live[:, None] * live[None, :], k=1)
-    over_pairs = lambda x: safe_divide(
-        jnp.sum(jnp.where(pairs > 0, x, 0.0)), pairs.sum()
-    )
-    cosine, along = cosines(gram), gram @ weights
-    length = jnp.sqrt(jnp.maximum(weights @ along, 0.0) * jnp.maximum(gram.sum(), 0.0))
+    live, along = live_tasks(gram), gram @ weights
+    means = {name: safe_divide(*mean) for name, mean in _over_pairs(gram).items()}
     return Diagnosis(
-        cosines=cosine,
-        conflicting=over_pairs(cosine < 0),
-        similarity=over_pairs(magnitude_similarity(gram)),
-        curvature_bound=over_pairs(curvature_bounding_measure(gram)),
+        **means,
+        cosines=cosines(gram),
         norms=jnp.sqrt(jnp.diagonal(gram)),
-        alignment=safe_divide(along.sum(), length),
+        alignment=safe_divide(along.sum(), _length(weights @ along, gram.sum())),
         predicted_change=-step_size * along,
         hurt=safe_divide(jnp.sum(live * (along < 0)), live.sum()),
     )
+
+
+def step_diagnostics(step: OuterStep, *, mask: Mask = None) -> Metrics:
+    """`diagnose` for a step of the harness, with curvature and theorem 2 beside it.
+
+    Give it to `make_train_step` or an `Experiment` as `step_metrics=`; a run on the
+    command line has it with `--diagnostics`. The change of the parameters is the one
+    that the whole optax chain made, momentum and all.
+
+    Theorem 2 is about two tasks, a gradient step and constants that nobody knows. As
+    in section 5.3 of the paper they are measured: for tasks i and j the curvature `l`
+    is that of `L_i + L_j` along the step taken, `L` is taken to be as large as `l`,
+    which is the least it can be, and the step size is `|change| / |g_i + g_j|`. So the
+    share of pairs that meet (b), (c) or all three is an upper bound.
+
+    Args:
+      step: what the harness tells of it.
+      mask: as in `aggregate_tasks`; conflict is that of the shared parameters.
+
+    Returns:
+      Under `diagnostics/`, over pairs of tasks: `conflicting`, `similarity` (Phi),
+      `curvature_bound` (xi, where it is finite), `theorem_2a`, `theorem_2b`,
+      `theorem_2c` and `theorem_2` (all three), and `cosines` `[task, task]`. Over
+      tasks: `norms` and `predicted_change` `[task]`, `hurt`. Of the step: `alignment`
+      with the sum of gradients, `curvature` of the summed loss along it. Arrays are in
+      the order of the batch.
+
+    Example:
+      >>> import optax
+      >>> from jaxmeta import init_state, make_train_step
+      >>> from jaxmeta.core.testing import smoke_learner, smoke_source
+      >>> from jaxmeta.surgery import pcgrad
+      >>> learner, source, key = smoke_learner(), smoke_source(), jax.random.key(0)
+      >>> tx = optax.chain(pcgrad(0), optax.sgd(0.01))
+      >>> state = init_state(learner, tx, key=key, example=source.example)
+      >>> step = make_train_step(learner, tx, step_metrics=step_diagnostics)
+      >>> tasks = source.sample(key, jnp.arange(4), split="train")
+      >>> _, metrics = jax.jit(step)(state, tasks, key)
+      >>> 0 <= metrics["diagnostics/conflicting"].compute() <= 1
+      Array(True, dtype=bool)
+    """
+    is_shared = jax.tree.leaves(shared_leaves(step.change, mask))
+    grads, change = jax.tree.leaves(step.task_grads), jax.tree.leaves(step.change)
+    pick = lambda leaves: [x for x, ours in zip(leaves, is_shared, strict=True) if ours]
+    gram = gram_matrix(pick(grads))
+    live, pairs = live_tasks(gram), _pairs(gram)
+    slopes, shared_slopes = _along(grads, change), _along(pick(grads), pick(change))
+    moved, shared_moved = _square(change), _square(pick(change))
+    bends = safe_divide(curvature(step.losses, step.losses_after, slopes), moved)
+    lower = bends[:, None] + bends[None, :]
+    squares = jnp.diagonal(gram)
+    together = squares[:, None] + squares[None, :] + 2.0 * gram
+    found = theorem_2(
+        gram,
+        lipschitz=lower,
+        lower=lower,
+        step_size=jnp.sqrt(safe_divide(shared_moved, together)),
+    )
+    alignment = safe_divide(-shared_slopes.sum(), _length(shared_moved, gram.sum()))
+    metrics = {
+        **_over_pairs(gram),
+        "theorem_2a": Mean.of(found.conflict, pairs),
+        "theorem_2b": Mean.of(found.curved, pairs),
+        "theorem_2c": Mean.of(found.long_step, pairs),
+        "theorem_2": Mean.of(jnp.stack(found).all(axis=0), pairs),
+        "cosines": Mean(cosines(gram), live[:, None] * live[None, :]),
+        "norms": Mean(jnp.sqrt(squares), live),
+        "predicted_change": Mean(slopes, live),
+        "hurt": Mean.of(slopes > 0, live),
+        "alignment": Mean.of(alignment),
+        "curvature": Mean.of(jnp.sum(live * bends)),
+    }
+    return {f"diagnostics/{name}": mean for name, mean in metrics.items()}
+
+
+def _pairs(gram: Gram) -> Gram:
+    """1 above the diagonal where both tasks are there, else 0."""
+    live = live_tasks(gram)
+    return jnp.triu(live[:, None] * live[None, :], k=1)
+
+
+def _over_pairs(gram: Gram) -> dict[str, Mean]:
+    pairs, bound = _pairs(gram), curvature_bounding_measure(gram)
+    return {
+        "conflicting": Mean.of(cosines(gram) < 0, pairs),
+        "similarity": Mean.of(magnitude_similarity(gram), pairs),
+        "curvature_bound": Mean.of(bound, pairs * jnp.isfinite(bound)),
+    }
+
+
+def _along(task_grads: list[Array], change: list[Array]) -> Float[Array, " task"]:
+    """`[task]` products of every task's gradient with the change."""
+    products = (
+        jax.lax.dot_general(
+            grad,
+            leaf,
+            ((tuple(range(1, grad.ndim)), tuple(range(leaf.ndim))), ((), ())),
+            precision=jax.lax.Precision.HIGHEST,
+            preferred_element_type=accumulator(leaf.dtype),
+        )
+        for grad, leaf in zip(task_grads, change, strict=True)
+    )
+    return sum(products, start=jnp.zeros(len(task_grads[0])))
+
+
+def _square(leaves: list[Array]) -> Scalar:
+    """Squared length of a list of arrays as one vector."""
+    squares = (jnp.sum(jnp.square(x.astype(accumulator(x.dtype)))) for x in leaves)
+    return sum(squares, start=jnp.zeros(()))
+
+
+def _length(a: Array, b: Array) -> Array:
+    """`sqrt(a b)` of two squares that rounding may have made negative."""
+    return jnp.sqrt(jnp.maximum(a, 0.0) * jnp.maximum(b, 0.0))

@@ -59,16 +59,20 @@ def curvature_bounding_measure(gram: Gram) -> Float[Array, "task task"]:
     return jnp.where(nothing, 0.0, sine * apart / jnp.where(nothing, 1.0, together))
 
 
-def curvature(loss: Scalar, loss_after: Scalar, slope_along: Scalar) -> Scalar:
+def curvature(
+    loss: Float[Array, "*shape"],
+    loss_after: Float[Array, "*shape"],
+    slope_along: Float[Array, "*shape"],
+) -> Float[Array, "*shape"]:
     """`2 (L(theta') - L(theta) - <grad L, theta' - theta>)`, as in section 5.3.
 
     For a step `theta' = theta - t g` this is `t^2 H(L; theta, theta')` (definition 3);
     over `|theta' - theta|^2` it is the mean curvature along the step.
 
     Args:
-      loss: `[]` before the step.
-      loss_after: `[]` after it.
-      slope_along: `[]` the gradient's product with the step.
+      loss: `[...]` before the step, of one task or of many.
+      loss_after: `[...]` after it.
+      slope_along: `[...]` the gradient's product with the step.
 
     Example:
       x^2 from 1 to 0, slope 2:
@@ -80,7 +84,7 @@ def curvature(loss: Scalar, loss_after: Scalar, slope_along: Scalar) -> Scalar:
 
 
 class Theorem2(NamedTuple):
-    """The conditions of theorem 2, `[]` booleans; with all three PCGrad's step wins.
+    """The conditions of theorem 2, `[task, task]`; with all three PCGrad's step wins.
 
     Attributes:
       conflict: (a) `cos phi <= -Phi`: conflict, and gradients of different length.
@@ -88,24 +92,29 @@ class Theorem2(NamedTuple):
       long_step: (c) `t >= 2 / (l - xi L)`, and (b) strictly: the step is long.
     """
 
-    conflict: Bool[Array, ""]
-    curved: Bool[Array, ""]
-    long_step: Bool[Array, ""]
+    conflict: Bool[Array, "task task"]
+    curved: Bool[Array, "task task"]
+    long_step: Bool[Array, "task task"]
 
 
 def theorem_2(
-    gram: Gram, *, lipschitz: Scalar, lower: Scalar, step_size: Scalar
+    gram: Gram,
+    *,
+    lipschitz: Float[Array, "..."],
+    lower: Float[Array, "..."],
+    step_size: Float[Array, "..."],
 ) -> Theorem2:
-    """Whether `L(theta - t g^PC) <= L(theta - t g)` is guaranteed.
+    """Whether `L(theta - t g^PC) <= L(theta - t g)` is guaranteed, for pairs of tasks.
+
+    Every pair is taken as if there were no other task: `L = L_i + L_j`,
+    `g = g_i + g_j`. The diagonal means nothing.
 
     Args:
-      gram: `[2, 2]` of the two gradients.
-      lipschitz: `[]` L, the Lipschitz constant of the gradient of the summed loss.
-      lower: `[]` l, with `H(L; theta, theta - t g) >= l |g|^2`.
-      step_size: `[]` t.
-
-    Raises:
-      ValueError: unless there are two tasks.
+      gram: `[task, task]` of the gradients.
+      lipschitz: L, the Lipschitz constant of the gradient of the summed loss; a number,
+        or `[task, task]` for every pair, like the next two.
+      lower: l, with `H(L; theta, theta - t g) >= l |g|^2`.
+      step_size: t.
 
     Example:
       >>> gram = jnp.array([[1.0, -2.7], [-2.7, 9.0]])
@@ -115,15 +124,12 @@ def theorem_2(
       ...     lower=jnp.array(0.9),
       ...     step_size=jnp.array(9.0),
       ... )
-      >>> [bool(condition) for condition in found]
+      >>> [bool(condition[0, 1]) for condition in found]
       [True, True, True]
     """
-    if gram.shape != (2, 2):
-        raise ValueError(f"theorem 2 is about two tasks, got a Gram {gram.shape}.")
-    xi = curvature_bounding_measure(gram)[0, 1]
-    room = lower - xi * lipschitz
+    room = lower - curvature_bounding_measure(gram) * lipschitz
     return Theorem2(
-        conflict=cosines(gram)[0, 1] <= -magnitude_similarity(gram)[0, 1],
+        conflict=cosines(gram) <= -magnitude_similarity(gram),
         curved=room >= 0,
         long_step=(room > 0) & (step_size * room >= 2.0),
     )

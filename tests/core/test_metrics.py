@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxmeta import Mean
-from jaxmeta.core.metrics import interval, merge, sum_first_axis, to_floats
+from jaxmeta.core.metrics import interval, merge, sum_first_axis, to_values
 
 
 def test_merging_groups_of_different_size_is_not_a_mean_of_means():
@@ -46,9 +46,9 @@ def test_sum_first_axis_sums_every_leaf():
     assert float(summed["loss"].compute()) == 0.75
 
 
-def test_to_floats_is_sorted_and_prefixed():
+def test_to_values_is_sorted_and_prefixed():
     values = {"b": Mean.of(jnp.ones(1)), "a": Mean.of(jnp.zeros(1))}
-    assert list(to_floats(values, "train/").items()) == [
+    assert list(to_values(values, "train/").items()) == [
         ("train/a", 0.0),
         ("train/b", 1.0),
     ]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jaxmeta.surgery.theory import (
+    Theorem2,
     cosines,
     curvature,
     curvature_bounding_measure,
@@ -42,10 +43,15 @@ def pcgrad_of_two(g):
     return (1 - product / (g[0] @ g[0])) * g[0] + (1 - product / (g[1] @ g[1])) * g[1]
 
 
-def asked(g, lipschitz, lower, step):
+def asked_of_all(g, lipschitz, lower, step):
     gram = jnp.asarray(g @ g.T, jnp.float32)
     given = {"lipschitz": lipschitz, "lower": lower, "step_size": step}
     return theorem_2(gram, **{k: jnp.float32(v) for k, v in given.items()})
+
+
+def asked(g, lipschitz, lower, step):
+    found = asked_of_all(g, lipschitz, lower, step)
+    return Theorem2(*(condition[0, 1] for condition in found))
 
 
 def xi_of(g):
@@ -146,7 +152,12 @@ def test_curvature_of_a_quadratic_is_exact():
     assert float(found) == pytest.approx(expected, rel=1e-3)
 
 
-def test_theorem_2_is_about_two_tasks():
-    one = jnp.ones(())
-    with pytest.raises(ValueError, match=r"two tasks, got a Gram \(3, 3\)"):
-        theorem_2(jnp.eye(3), lipschitz=one, lower=one, step_size=one)
+def test_every_pair_is_taken_as_if_alone():
+    rng = np.random.default_rng(3)
+    g = rng.normal(size=(4, 2)) * 10.0 ** rng.uniform(-1, 1, size=(4, 1))
+    lipschitz, lower, step = rng.uniform(0.5, 2.0, size=(3, 4, 4))
+    together = asked_of_all(g, lipschitz, lower, step)
+    for i, j in [(i, j) for i in range(4) for j in range(4) if i != j]:
+        alone = asked(g[[i, j]], lipschitz[i, j], lower[i, j], step[i, j])
+        assert [bool(x[i, j]) for x in together] == [bool(x) for x in alone]
+    assert {bool(x) for x in together.conflict.ravel()} == {True, False}
