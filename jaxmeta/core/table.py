@@ -49,6 +49,7 @@ class Table:
       metric: the test metric in the cells.
       cells: in reading order.
       seeds: runs of each cell, unless the command line says otherwise.
+      measured_on: what the interval over tasks is over, in the plural.
       notes: what a reader must know to compare, a paragraph each.
       findings: what else the runs show, a paragraph each, measured on the run
         directories of the first seed by `(row, column)`.
@@ -61,6 +62,7 @@ class Table:
     metric: str
     cells: tuple[Cell, ...]
     seeds: int
+    measured_on: str = "fresh held-out tasks"
     notes: tuple[str, ...] = ()
     findings: Callable[[Runs], Sequence[str]] = lambda runs: ()
     figures: Mapping[str, Callable[[Path, Runs], None]] = dataclasses.field(

@@ -51,3 +51,34 @@ class MLP(nn.Module):
         for width in hidden:
             x = self.activation(nn.Dense(width, use_bias=self.use_bias)(x))
         return nn.Dense(out, use_bias=self.use_bias)(x)
+
+
+class Encoder(nn.Module):
+    """Flattens every example, then dense layers with an activation after each.
+
+    Attributes:
+      features: widths of the layers, the last being the number of features; as in
+        `MLP`.
+      activation: applied elementwise after every layer.
+
+    Raises:
+      TypeError: as `MLP`.
+      ValueError: as `MLP`.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> network = Encoder(features=(16, 4))
+      >>> y, _ = network.init_with_output(jax.random.key(0), jnp.ones((5, 8, 8, 1)))
+      >>> y.shape, bool((y >= 0).all())
+      ((5, 4), True)
+    """
+
+    features: tuple[int, ...]
+    activation: Callable[[Array], Array] = nn.relu
+
+    def setup(self) -> None:
+        self.layers = MLP(features=self.features, activation=self.activation)
+
+    def __call__(self, x: Float[Array, "n *shape"]) -> Float[Array, "n features"]:
+        return self.activation(self.layers(x.reshape(x.shape[0], -1)))

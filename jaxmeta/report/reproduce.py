@@ -202,6 +202,7 @@ def reproduce(
         "title": table.title,
         "source": table.source,
         "metric": table.metric,
+        "measured_on": table.measured_on,
         "notes": [*table.notes, *table.findings(first_runs)],
         "command": command,
         "seeds": list(range(seeds)),

@@ -56,8 +56,8 @@ def tragic_triad(path: Path, runs: Mapping[str, Rows]) -> None:
         axis.set(title=title, xlabel="outer step")
         axis.spines[["top", "right"]].set_visible(False)
     curves = np.concatenate([_curve(rows, "curvature")[1] for rows in runs.values()])
-    axes[2].set_yscale("log" if (curves > 0).all() else "symlog")
-    axes[3].set_title("pairs that meet theorem 2's conditions (at most)")
+    axes[2].set_yscale("log" if (curves > 0).all() else "linear")
+    axes[3].set_title("pairs within theorem 2, at most")
     for axis in (axes[0], axes[1], axes[3]):
         axis.set_ylim(-0.02, 1.02)
     lines = [Line2D([], [], color=colour) for colour in _colours(len(runs))]

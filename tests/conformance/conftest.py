@@ -10,11 +10,13 @@ import pytest
 from jaxmeta import Learner, Maml, MSRConv, MSRDense, TaskSource
 from jaxmeta.core.objectives import cross_entropy
 from jaxmeta.core.testing import smoke_learner, smoke_source
+from jaxmeta.data.digit_tasks import TurnedDigits, TwoDigits
 from jaxmeta.data.digits import Digits
 from jaxmeta.data.rotation import RotationSource
 from jaxmeta.data.translation import TranslationSource
+from jaxmeta.multitask.hard_sharing import HardSharing
 from jaxmeta.networks.conv import Conv4
-from jaxmeta.networks.mlp import MLP
+from jaxmeta.networks.mlp import MLP, Encoder
 from jaxmeta.networks.patches import PatchConv
 from jaxmeta.symmetry.layers import KroneckerMSRDense, LocallyConnected, Signal
 
@@ -22,6 +24,8 @@ SIGNALS = TranslationSource(input_size=7, num_query=3)
 IMAGES = RotationSource(image_size=5, num_query=2)
 EPISODES = Digits(ways=2, shots=1, queries=2, image_size=8)
 MLP_5 = MLP(features=(6, 5))
+BODY = Encoder(features=(8,))
+TURNED = TurnedDigits(num_tasks=4, num_examples=3, origin="digits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +82,12 @@ CASES = [
             eval_inner_steps=2,
         ),
         EPISODES,
+    ),
+    Case("one-head", HardSharing(body=BODY, head=MLP(features=(10,))), TURNED),
+    Case(
+        "head-a-task",
+        HardSharing(body=BODY, head=MLP(features=(10,)), num_heads=2),
+        TwoDigits(num_examples=3, origin="digits"),
     ),
 ]
 

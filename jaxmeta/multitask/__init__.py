@@ -1,0 +1,1 @@
+"""Supervised learning of many tasks at once, without adaptation."""
