@@ -1,0 +1,1 @@
+"""Fifty manipulation tasks, after Meta-World, as pure functions."""

@@ -1,0 +1,130 @@
+"""The building blocks of the rewards: soft bounds, soft "and", and caging a grasp.
+
+Tassa et al., DeepMind Control Suite (2018, arXiv 1801.00690), appendix, for `tolerance`;
+Yu et al., Meta-World (CoRL 2019, arXiv 1910.10897), version 2 rewards, for the rest. All
+differentiable almost everywhere and total: no argument makes a nan.
+"""
+
+from typing import Literal, TypeAlias
+
+import jax.numpy as jnp
+
+from jaxmeta.core.types import Array, Bool, Float, Scalar
+
+Sigmoid: TypeAlias = Literal["gaussian", "long_tail", "linear"]
+Number: TypeAlias = float | Scalar
+Point: TypeAlias = Float[Array, "3"]
+
+AT_MARGIN = 0.1
+"""What `tolerance` is at the margin, for those sigmoids that have a tail."""
+
+
+def tolerance(
+    x: Number,
+    bounds: tuple[Number, Number] = (0.0, 0.0),
+    margin: Number = 0.0,
+    sigmoid: Sigmoid = "gaussian",
+) -> Scalar:
+    """1 within the bounds, falling to .1 at a distance of `margin` from them.
+
+    With `d` the distance from the bounds over the margin: gaussian `.1^(d^2)`,
+    long_tail `1 / (1 + 9 d^2)`, linear `max(0, 1 - .9 d)`. With a margin of 0 it is 0
+    outside.
+
+    Args:
+      x: the quantity, in the unit of the bounds and of the margin.
+      bounds: lowest and highest value with 1; either may be infinite.
+      margin: >= 0.
+      sigmoid: how it falls.
+
+    Example:
+      >>> float(tolerance(2.0, (0.0, 1.0), 1.0, "long_tail").round(4))
+      0.1
+    """
+    low, high = bounds
+    margin = jnp.asarray(margin)
+    inside = (low <= x) & (x <= high)
+    outside = jnp.where(x < low, low - x, x - high)
+    outside = jnp.where(inside, 0.0, outside)
+    d = outside / jnp.where(margin == 0, 1.0, margin)
+    if sigmoid == "gaussian":
+        value = AT_MARGIN ** jnp.square(d)
+    elif sigmoid == "long_tail":
+        value = 1.0 / (1.0 + (1.0 / AT_MARGIN - 1.0) * jnp.square(d))
+    else:
+        value = jnp.maximum(1.0 - (1.0 - AT_MARGIN) * d, 0.0)
+    return jnp.where(inside, 1.0, jnp.where(margin == 0, 0.0, value))
+
+
+def both(a: Number, b: Number) -> Scalar:
+    """The Hamacher product `a b / (a + b - a b)`, a soft "and" of numbers in [0, 1].
+
+    Example:
+      >>> float(both(0.5, 0.5).round(4)), float(both(0.0, 0.0))
+      (0.3333, 0.0)
+    """
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    below = a + b - a * b
+    return jnp.where(below > 0, a * b / jnp.where(below > 0, below, 1.0), 0.0)
+
+
+def distance(a: Array, b: Array) -> Scalar:
+    """Euclidean distance, with a gradient of 0 where the points are the same.
+
+    Example:
+      >>> float(distance(jnp.zeros(3), jnp.array([3.0, 4.0, 0.0])))
+      5.0
+    """
+    return length(a - b)
+
+
+def length(x: Array) -> Scalar:
+    """Euclidean norm, with a gradient of 0 at 0."""
+    square = jnp.sum(jnp.square(x))
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def prism(point: Point, zero: Point, one: Point) -> Scalar:
+    """0 at one corner of a box, 1 at the opposite one and everywhere outside.
+
+    Inside it is the product over the axes of how far the point is from `zero` to `one`.
+
+    Args:
+      point: `[3]` metres.
+      zero: `[3]` the corner with 0.
+      one: `[3]` the corner with 1.
+
+    Example:
+      >>> float(prism(jnp.full(3, 0.5), jnp.zeros(3), jnp.ones(3)))
+      0.125
+    """
+    low, high = jnp.minimum(zero, one), jnp.maximum(zero, one)
+    inside = ((low <= point) & (point <= high)).all()
+    span = one - zero
+    share = (point - zero) / jnp.where(span == 0, 1.0, span)
+    return jnp.where(inside, jnp.prod(share), 1.0)
+
+
+def funnel(radius: Number, threshold: float, scale: float, level: float) -> Scalar:
+    """Least height at which the hand may be: 0 near the object, rising outside.
+
+    `scale log(radius - threshold) + level` metres outside the threshold.
+
+    Args:
+      radius: horizontal distance from the object, metres.
+      threshold: within it the floor is 0, metres.
+      scale: metres per unit of the logarithm.
+      level: metres.
+
+    Example:
+      >>> float(funnel(0.01, 0.02, 0.015, 0.15)), float(funnel(1.02, 0.02, 0.015, 0.15))
+      (0.0, 0.15...)
+    """
+    outside = radius > threshold
+    above = jnp.where(outside, radius - threshold, 1.0)
+    return jnp.where(outside, scale * jnp.log(above) + level, 0.0)
+
+
+def choose(condition: Bool[Array, ""], yes: Number, no: Number) -> Scalar:
+    """`yes` where the condition holds, else `no`; both are computed."""
+    return jnp.where(condition, yes, no)

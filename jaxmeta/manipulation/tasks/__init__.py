@@ -1,0 +1,21 @@
+"""The tasks by their official names."""
+
+import importlib
+import inspect
+import pkgutil
+
+from jaxmeta.manipulation.task import ManipulationTask
+
+
+def _all() -> dict[str, ManipulationTask]:
+    found = {}
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        for kind in vars(module).values():
+            if inspect.isclass(kind) and issubclass(kind, ManipulationTask):
+                if kind.__module__ == module.__name__ and "name" in vars(kind):
+                    found[kind.name] = kind()
+    return dict(sorted(found.items()))
+
+
+TASKS = _all()

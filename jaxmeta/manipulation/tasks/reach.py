@@ -1,0 +1,53 @@
+"""Reach: bring the closed gripper to a point in the air, with or without a wall."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxmeta.manipulation.shaping import distance, tolerance
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+
+RADIUS = 0.05
+"""Within this of the goal, in metres, it is reached."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reach(ManipulationTask):
+    """`vector` is the puck's position and the goal; the puck only stands by."""
+
+    name = "reach"
+    low = (-0.1, 0.6, 0.02, -0.1, 0.8, 0.05)
+    high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.3)
+    goal_low, goal_high = low[3:], high[3:]
+    quat_order = "xyzw"
+
+    def accepts(self, vector):
+        return distance(vector[:2], vector[3:5]) >= 0.15
+
+    def begin(self, vector, first, tcp):
+        del first
+        return Episode(vector[3:], vector[:3], tcp, jnp.zeros(3))
+
+    def reward(self, now, episode, action):
+        del action
+        start = jnp.array(self.hand_start)
+        in_place = tolerance(
+            distance(now.tcp, episode.target),
+            (0.0, RADIUS),
+            distance(start, episode.target),
+            "long_tail",
+        )
+        return Reward(10.0 * in_place, {"in_place": in_place})
+
+    def success(self, now, episode):
+        return distance(now.tcp, episode.target) <= RADIUS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReachWall(Reach):
+    """The same behind a wall."""
+
+    name = "reach-wall"
+    low = (-0.05, 0.6, 0.015, -0.05, 0.85, 0.05)
+    high = (0.05, 0.65, 0.015, 0.05, 0.9, 0.3)
+    goal_low, goal_high = low[3:], high[3:]

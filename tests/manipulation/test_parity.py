@@ -1,0 +1,94 @@
+"""Rewards, successes and observations against recordings of the official package.
+
+`tests/parity/record.py` makes the recordings; JAXMETA_RECORDINGS names a directory with
+other, larger ones. The functions see recorded positions and angles only.
+"""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmeta.manipulation.observation import clipped, frame, observe
+from jaxmeta.manipulation.task import Readings
+from jaxmeta.manipulation.tasks import TASKS
+
+RECORDINGS = Path(
+    os.environ.get(
+        "JAXMETA_RECORDINGS", Path(__file__).parents[1] / "parity" / "recordings"
+    )
+)
+SHARE = 0.999
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def played(request):
+    """A task, its recording, and what ours says of every row."""
+    task = TASKS[request.param]
+    with np.load(RECORDINGS / f"{task.name}.npz") as file:
+        rows = dict(file)
+    now = Readings(*(jnp.asarray(rows[name], jnp.float32) for name in Readings._fields))
+    vector, tcp, action = (
+        jnp.asarray(rows[name], jnp.float32)
+        for name in ("vector", "start_tcp", "action")
+    )
+    # Row 0 of an episode is its reset.
+    _, first = np.unique(rows["episode"], return_index=True)
+    start = jax.tree.map(lambda x: x[first[rows["episode"]]], now)
+    before = np.maximum(np.arange(len(vector)) - 1, first[rows["episode"]])
+
+    def one(vector, start, tcp, now, before, action):
+        now, before = clipped(now), clipped(before)
+        episode = task.begin(vector, start, tcp)
+        frames = frame(task, now), frame(task, before)
+        seen = observe(task, *frames, episode.target, hidden=False)
+        made = task.reward(now, episode, action)
+        success = task.success(now, episode)
+        return task.accepts(vector), seen, made, success
+
+    ours = jax.jit(jax.vmap(one))(
+        vector, start, tcp, now, jax.tree.map(lambda x: x[before], now), action
+    )
+    steps = np.setdiff1d(np.arange(len(vector)), first)
+    return task, rows, jax.device_get(ours), steps
+
+
+def test_rewards_are_the_official_ones(played):
+    _, rows, (_, _, made, _), steps = played
+    close = np.isclose(made.total[steps], rows["reward"][steps], atol=1e-4, rtol=0)
+    assert np.isfinite(made.total).all()
+    worst = np.argmax(np.abs(made.total - rows["reward"])[steps])
+    assert close.mean() >= SHARE, (
+        f"{close.mean():.4f} of rewards agree; at row {steps[worst]} ours is "
+        f"{made.total[steps[worst]]}, theirs {rows['reward'][steps[worst]]}"
+    )
+
+
+def test_successes_are_the_official_ones(played):
+    _, rows, (*_, success), steps = played
+    assert rows["success"][steps].any()
+    assert np.mean(success[steps] == rows["success"][steps]) >= SHARE
+
+
+def test_observations_are_the_official_ones(played):
+    _, rows, (_, seen, _, _), steps = played
+    official = rows["observation"][steps]
+    # Positions in float32, metres.
+    np.testing.assert_allclose(seen[steps], official, atol=1e-5)
+
+
+def test_every_recorded_draw_is_accepted(played):
+    task, rows, (accepts, *_), _ = played
+    assert accepts.all()
+    vector = rows["vector"]
+    assert (vector >= np.array(task.low) - 1e-6).all()
+    assert (vector <= np.array(task.high) + 1e-6).all()
+
+
+def test_terms_are_named_and_finite(played):
+    _, _, (_, _, made, _), _ = played
+    assert made.terms
+    assert all(np.isfinite(x).all() for x in made.terms.values())

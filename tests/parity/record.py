@@ -1,0 +1,173 @@
+"""Records what the official Meta-World does, to be compared with.
+
+Runs in an environment of its own, because the official package pins another MuJoCo:
+
+    python3.11 -m venv mw && mw/bin/pip install metaworld==3.1.1 packaging
+    mw/bin/python tests/parity/record.py --out tests/parity/recordings
+
+For every task it writes `TASK.npz` with some episodes of the official scripted policy
+(clean, and with noise on its actions) and of random actions: raw physical quantities,
+actions, observations, rewards and successes. Nothing that a reward computes is among
+the quantities. Row 0 of an episode is the reset, which has no action and no reward.
+"""
+
+import argparse
+from pathlib import Path
+
+import mujoco
+import numpy as np
+from metaworld import MT1, policies
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+# Observed quaternions with x first; the others are w first or constant.
+LANDMARKS = {
+    "assembly": "RoundNut",
+    "disassemble": "RoundNut",
+    "peg-insert-side": "pegHead",
+    "stick-pull": "stick_end",
+}
+JOINTS = {
+    "door-open": "doorjoint",
+    "hammer": "NailSlideJoint",
+    "lever-pull": "LeverAxis",
+    "dial-turn": "knob_Joint_1",
+}
+MAIN_GEOMS = ("objGeom", "mug", "puck", "stick", "WrenchHandle", "HammerHandle")
+STOP_AFTER_SUCCESS = 15
+
+
+def pad_forces(env):
+    """Force of the left and right pad on the main object, as the package adds it up."""
+    forces = np.zeros(2)
+    try:
+        main = env.unwrapped._get_id_main_object()
+    except (AttributeError, KeyError, NotImplementedError):
+        return forces
+    if main is None:
+        return forces
+    data = env.unwrapped.data
+    for side, name in enumerate(("leftpad_geom", "rightpad_geom")):
+        pad = data.geom(name).id
+        for contact in data.contact:
+            if {pad, main} == {contact.geom1, contact.geom2}:
+                forces[side] += data.efc_force[contact.efc_address]
+    return forces
+
+
+def physical_quat(task, env, index):
+    """The orientation of an observed object with w first."""
+    quats = np.asarray(env._get_quat_objects()).reshape(-1, 4)
+    if index >= len(quats) or not quats[index].any():
+        return np.array([1.0, 0.0, 0.0, 0.0])
+    quat = quats[index]
+    return np.roll(quat, 1) if is_xyzw(env) else quat
+
+
+def is_xyzw(env):
+    """Whether the package makes the observed quaternion with SciPy (x first)."""
+    return "as_quat" in type(env)._get_quat_objects.__code__.co_names
+
+
+def readings(task, env):
+    """The raw quantities of the moment."""
+    data = env.data
+    objects = np.asarray(env._get_pos_objects()).reshape(-1, 3)
+    claws = data.body("rightclaw").xpos - data.body("leftclaw").xpos
+    landmark, joint = np.zeros(3), 0.0
+    if task in LANDMARKS:
+        landmark = data.site(LANDMARKS[task]).xpos
+    if task in JOINTS:
+        joint = data.joint(JOINTS[task]).qpos.item()
+    raw = {
+        "hand": data.body("hand").xpos,
+        "tcp": env.tcp_center,
+        "left_pad": data.body("leftpad").xpos,
+        "right_pad": data.body("rightpad").xpos,
+        "opening": np.linalg.norm(claws) / 0.1,
+        "object": objects[0],
+        "quat": physical_quat(task, env, 0),
+        "second": objects[1] if len(objects) > 1 else np.zeros(3),
+        "second_quat": physical_quat(task, env, 1),
+        "landmark": landmark,
+        "joint": joint,
+        "pad_forces": pad_forces(env),
+    }
+    # The simulator hands out views of what it will change.
+    return {name: np.array(value, np.float64) for name, value in raw.items()}
+
+
+def episode(task, env, act, max_steps, rng):
+    """Rows of one episode, and what was drawn for it."""
+    obs, _ = env.reset()
+    rows = [{**readings(task, env), "observation": obs.copy(), "action": np.zeros(4)}]
+    rows[0] |= {"reward": 0.0, "success": False}
+    left = max_steps
+    while left > 0:
+        action = np.clip(act(obs, rng), -1.0, 1.0).astype(np.float32)
+        obs, reward, _, truncated, info = env.step(action)
+        row = {**readings(task, env), "observation": obs, "action": action}
+        success = bool(info["success"])
+        rows.append({**row, "reward": reward, "success": success})
+        left = min(left - 1, STOP_AFTER_SUCCESS) if success else left - 1
+        if truncated:
+            break
+    stacked = {
+        name: np.stack([np.array(row[name], np.float64) for row in rows])
+        for name in rows[0]
+    }
+    stacked["vector"] = np.tile(env._last_rand_vec, (len(rows), 1))
+    stacked["start_tcp"] = np.tile(env.init_tcp, (len(rows), 1))
+    return stacked
+
+
+def scripted(policy, noise):
+    """The policy's action with Gaussian noise of this standard deviation."""
+    return lambda obs, rng: policy.get_action(obs) + noise * rng.normal(size=4)
+
+
+def record(task, episodes, max_steps, seed, dtype):
+    """All rows of all episodes of one task."""
+    benchmark = MT1(f"{task}-v3", seed=seed)
+    env = ALL_V3_ENVIRONMENTS[f"{task}-v3"]()
+    policy = policies.ENV_POLICY_MAP[f"{task}-v3"]()
+    uniform = lambda obs, rng: rng.uniform(-1, 1, size=4)
+    rng, found = np.random.default_rng(seed), []
+    for i in range(episodes):
+        env.set_task(benchmark.train_tasks[i % len(benchmark.train_tasks)])
+        env._partially_observable = False
+        env.__dict__.pop("sawyer_observation_space", None)
+        kind = i % 3
+        act = uniform if kind == 2 else scripted(policy, 0.5 * kind)
+        rows = episode(task, env, act, max_steps // (1 + (kind == 2)), rng)
+        rows["episode"] = np.full(len(rows["reward"]), i)
+        found.append(rows)
+    joined = {name: np.concatenate([x[name] for x in found]) for name in found[0]}
+    exact = {"success": bool, "episode": np.int32}
+    return {name: x.astype(exact.get(name, dtype)) for name, x in joined.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tasks", nargs="*", default=None)
+    parser.add_argument("--episodes", type=int, default=3)
+    parser.add_argument("--max-steps", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--dtype", default="float32")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    names = options.tasks or [name.removesuffix("-v3") for name in ALL_V3_ENVIRONMENTS]
+    for task in names:
+        rows = record(
+            task, options.episodes, options.max_steps, options.seed, options.dtype
+        )
+        np.savez_compressed(options.out / f"{task}.npz", **rows)
+        print(
+            f"{task}: {len(rows['reward'])} rows, {rows['success'].sum()} successful, "
+            f"mujoco {mujoco.__version__}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
