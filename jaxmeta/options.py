@@ -61,7 +61,8 @@ class TrainOptions:
     """Print the resolved experiment and what it would cost, and train nothing."""
 
     diagnostics: bool = False
-    """Also log conflict, curvature and theorem 2 of gradient surgery, and draw them."""
+    """Also log and draw conflict, curvature and theorem 2 of gradient surgery, unless
+    the config has step metrics of its own."""
 
     tensorboard: bool = False
     """Also write TensorBoard scalars into the run directory."""

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from jaxmeta.cli import main
+from jaxmeta.core.run import Run
+from jaxmeta.surgery import step_diagnostics
 
 TINY = '''"""A run of a second."""
 
@@ -429,6 +431,94 @@ def test_overrides_and_tensorboard_in_a_path_with_spaces(capsys, workspace):
     assert config["learner"]["inner_rate"] == 0.2
     assert any((directory / "tensorboard").iterdir())
     assert "2/2 train/loss=" in capsys.readouterr().err
+
+
+PICTURES = ("triad.png", "conflict.png")
+
+
+@pytest.fixture(scope="module")
+def diagnosed(tmp_path_factory):
+    """A finished run of `tiny.py --diagnostics`."""
+    directory = tmp_path_factory.mktemp("diagnosed")
+    (directory / "tiny.py").write_text(TINY)
+    argv = ["train", f"{directory}/tiny.py", "--run-dir", f"{directory}/run"]
+    assert run(*argv, "--diagnostics") == 0
+    return directory / "run"
+
+
+def diagnoses(directory):
+    """What a run wrote under `diagnostics/`, row by row."""
+    is_one = lambda name: name.startswith("diagnostics/")
+    return [{k: v for k, v in row.items() if is_one(k)} for row in rows(directory)]
+
+
+def test_diagnostics_are_written_at_every_log_step(diagnosed):
+    found = diagnoses(diagnosed)
+    assert len(found) == 4
+    for row in found:
+        assert np.shape(row["diagnostics/cosines"]) == (8, 8)
+        assert np.shape(row["diagnostics/norms"]) == (8,)
+        assert 0 <= row["diagnostics/conflicting"] <= 1
+        assert row["diagnostics/theorem_2"] <= row["diagnostics/theorem_2a"]
+    assert Run.load(diagnosed).experiment.step_metrics is step_diagnostics
+
+
+def test_diagnostics_are_drawn_and_named_in_the_report(diagnosed):
+    text = (diagnosed / "report.md").read_text()
+    for name in ("curves.png", *PICTURES):
+        assert f"![{name}]({name})" in text
+        assert (diagnosed / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_diagnostics_there_are_none(trained):
+    assert diagnoses(trained) == [{}] * 4
+    for name in (*PICTURES, "report.md"):
+        assert not (trained / name).exists()
+
+
+def test_diagnosing_leaves_the_training_as_it_is(diagnosed, trained):
+    for found, plain in zip(rows(diagnosed), rows(trained), strict=True):
+        for name, value in plain.items():
+            # Every task its own gradient instead of one of the mean: other sums.
+            assert found[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_step_metrics_of_surgery_are_the_diagnostics(capsys, diagnosed, workspace):
+    argv = ["train", "tiny.py", "--run-dir", "other", "--step-metrics"]
+    assert run(*argv, "jaxmeta.surgery:step_diagnostics") == 0
+    assert "written to other: report.md" in capsys.readouterr().out
+    other = workspace / "other"
+    assert rows(other) == rows(diagnosed)
+    for name in ("config.json", "report.md", *PICTURES):
+        assert (other / name).is_file()
+    configs = [(path / "config.json").read_text() for path in (other, diagnosed)]
+    assert configs[0] == configs[1]
+
+
+def test_a_finished_run_with_diagnostics_is_found_again(capsys, diagnosed, workspace):
+    shutil.copytree(diagnosed, workspace / "run")
+    before = contents(workspace)
+    assert run("train", "tiny.py", "--run-dir", "run", "--diagnostics") == 0
+    assert "run is finished (8 steps)" in capsys.readouterr().out
+    assert contents(workspace) == before
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_diagnostics_are_part_of_the_configuration(
+    flag, capsys, trained, diagnosed, workspace
+):
+    shutil.copytree(trained if flag else diagnosed, workspace / "run")
+    before = contents(workspace)
+    argv = ["train", "tiny.py", "--run-dir", "run", *["--diagnostics"] * flag]
+    refused(capsys, argv, "belongs to another configuration", "step_metrics")
+    assert contents(workspace) == before
+
+
+def test_step_metrics_that_do_not_exist_are_refused(capsys, workspace):
+    before = contents(workspace)
+    argv = ["train", "tiny.py", "--step-metrics", "jaxmeta.surgery:step_diagnostic"]
+    refused(capsys, argv, "jaxmeta.surgery:step_diagnostic")
+    assert contents(workspace) == before
 
 
 def test_single_test_task_has_no_interval(capsys):

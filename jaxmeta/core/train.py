@@ -206,8 +206,9 @@ def make_train_step(
                     opt_state = (seen, opt_state[1])
                 if step_metrics is not None:
                     spread = parallel.split_columns(task_grads)
+                    change = jax.tree.map(jnp.subtract, after, state.params)
                     metrics |= step_metrics(
-                        OuterStep(spread, updates, losses, losses_after, tasks.task_id)
+                        OuterStep(spread, change, losses, losses_after, tasks.task_id)
                     )
         model_state = jax.tree.map(
             lambda total, old: (total / num_tasks).astype(jnp.result_type(old)),

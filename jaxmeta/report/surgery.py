@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
+
+from jaxmeta.report.plots import plt
 
 Rows = Sequence[Mapping[str, Any]]
 """Rows of `metrics.jsonl`."""
@@ -64,7 +65,10 @@ def tragic_triad(path: Path, runs: Mapping[str, Rows]) -> None:
     styles = [Line2D([], [], color="grey", ls=ls) for ls, _ in CONDITIONS.values()]
     figure.legend(
         [*lines, *styles],
-        [*runs, *(words for _, words in CONDITIONS.values())],
+        [
+            *(label.replace("$", r"\$") for label in runs),
+            *(words for _, words in CONDITIONS.values()),
+        ],
         loc="outside lower center",
         ncols=len(runs) + len(CONDITIONS),
         frameon=False,
@@ -89,8 +93,9 @@ def conflict_map(path: Path, rows: Rows) -> None:
     )
     colours = {"cmap": "RdBu", "vmin": -1, "vmax": 1, "interpolation": "nearest"}
     extent = (0, steps[-1], len(first) - 0.5, -0.5)
-    pairs = cosines[:, first, second].T
-    image = left.imshow(pairs, aspect="auto", extent=extent, **colours)
+    if len(first):
+        pairs = cosines[:, first, second].T
+        left.imshow(pairs, aspect="auto", extent=extent, **colours)
     left.set(title="every pair of tasks over training", xlabel="outer step")
     if len(first) <= NAMED_PAIRS:
         names = [f"{i}, {j}" for i, j in zip(first, second, strict=True)]
@@ -100,7 +105,7 @@ def conflict_map(path: Path, rows: Rows) -> None:
     with np.errstate(invalid="ignore"):
         counted = np.isfinite(cosines).sum(axis=0)
         mean = np.nansum(cosines, axis=0) / counted
-    right.imshow(mean, **colours)
+    image = right.imshow(mean, **colours)
     right.set(title="mean over training", xlabel="task", ylabel="task")
     figure.colorbar(image, ax=right, shrink=0.8, label="cosine of gradients")
     figure.savefig(path)

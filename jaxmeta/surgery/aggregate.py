@@ -261,8 +261,6 @@ def _groups(
     for i, label in enumerate(labels):
         if shared[i]:
             groups.setdefault(label, []).append(i)
-    if not groups:
-        raise ValueError("mask leaves no parameter shared: nothing is left to weigh.")
     return list(groups.values()), [i for i in range(len(labels)) if not shared[i]]
 
 
@@ -270,7 +268,7 @@ def shared_leaves(tree: PyTree, mask: Mask) -> PyTree:
     """A mask as a pytree of bools like `tree`.
 
     Raises:
-      ValueError: if it does not have the structure of the tree.
+      ValueError: if it does not have the structure of the tree, or is False everywhere.
 
     Example:
       >>> shared_leaves({"body": 0.0, "head": 0.0}, {"body": True, "head": False})
@@ -278,7 +276,10 @@ def shared_leaves(tree: PyTree, mask: Mask) -> PyTree:
     """
     if mask is None:
         return jax.tree.map(lambda _: True, tree)
-    return jax.tree.unflatten(jax.tree.structure(tree), _like(tree, mask, "mask"))
+    shared = _like(tree, mask, "mask")
+    if not any(shared):
+        raise ValueError("mask leaves no parameter shared: nothing is left to weigh.")
+    return jax.tree.unflatten(jax.tree.structure(tree), shared)
 
 
 def _like(tree: PyTree, given: Any, name: str) -> list[Any]:

@@ -73,12 +73,14 @@ def diagnose(gram: Gram, weights: TaskWeights, step_size: float | Scalar) -> Dia
     if isinstance(step_size, float | int) and step_size < 0:
         raise ValueError(f"step_size must be >= 0, got {step_size}.")
     live, along = live_tasks(gram), gram @ weights
+    # Where the gradients cancel, rounding alone may make their sum too short.
+    alignment = safe_divide(along.sum(), _length(weights @ along, gram.sum()))
     means = {name: safe_divide(*mean) for name, mean in _over_pairs(gram).items()}
     return Diagnosis(
         **means,
         cosines=cosines(gram),
         norms=jnp.sqrt(jnp.diagonal(gram)),
-        alignment=safe_divide(along.sum(), _length(weights @ along, gram.sum())),
+        alignment=jnp.clip(alignment, -1.0, 1.0),
         predicted_change=-step_size * along,
         hurt=safe_divide(jnp.sum(live * (along < 0)), live.sum()),
     )
@@ -93,13 +95,16 @@ def step_diagnostics(step: OuterStep, *, mask: Mask = None) -> Metrics:
 
     Theorem 2 is about two tasks, a gradient step and constants that nobody knows. As
     in section 5.3 of the paper they are measured: for tasks i and j the curvature `l`
-    is that of `L_i + L_j` along the step taken, `L` is taken to be as large as `l`,
-    which is the least it can be, and the step size is `|change| / |g_i + g_j|`. So the
-    share of pairs that meet (b), (c) or all three is an upper bound.
+    is that of `L_i + L_j` along the step taken, `L` is taken to be `|l|`, which is the
+    least it can be, and the step size is `|change| / |g_i + g_j|`. So the share of
+    pairs that meet (b), (c) or all three is an upper bound. In float32 a curvature is
+    the difference of losses, good to about `1e-7 L / |change|^2`: steps shorter than
+    1e-3 tell nothing of it.
 
     Args:
       step: what the harness tells of it.
-      mask: as in `aggregate_tasks`; conflict is that of the shared parameters.
+      mask: as in `aggregate_tasks`; conflict, `alignment` and the step size of the
+        theorem are those of the shared parameters, what happens to losses that of all.
 
     Returns:
       Under `diagnostics/`, over pairs of tasks: `conflicting`, `similarity` (Phi),
@@ -132,27 +137,31 @@ def step_diagnostics(step: OuterStep, *, mask: Mask = None) -> Metrics:
     moved, shared_moved = _square(change), _square(pick(change))
     bends = safe_divide(curvature(step.losses, step.losses_after, slopes), moved)
     lower = bends[:, None] + bends[None, :]
+    measured = pairs * ((moved > 0) & jnp.isfinite(lower))
     squares = jnp.diagonal(gram)
-    together = squares[:, None] + squares[None, :] + 2.0 * gram
+    together = jnp.maximum(squares[:, None] + squares[None, :] + 2.0 * gram, 0.0)
     found = theorem_2(
         gram,
-        lipschitz=lower,
+        lipschitz=jnp.abs(lower),
         lower=lower,
-        step_size=jnp.sqrt(safe_divide(shared_moved, together)),
+        step_size=jnp.sqrt(jnp.where(together > 0, shared_moved / together, jnp.inf)),
     )
-    alignment = safe_divide(-shared_slopes.sum(), _length(shared_moved, gram.sum()))
+    add_up = lambda grad: jnp.sum(grad.astype(accumulator(grad.dtype)), axis=0)
+    total = _square([add_up(grad) for grad in pick(grads)])
+    alignment = safe_divide(-shared_slopes.sum(), _length(shared_moved, total))
+    bend = jnp.sum(bends)
     metrics = {
         **_over_pairs(gram),
         "theorem_2a": Mean.of(found.conflict, pairs),
-        "theorem_2b": Mean.of(found.curved, pairs),
-        "theorem_2c": Mean.of(found.long_step, pairs),
-        "theorem_2": Mean.of(jnp.stack(found).all(axis=0), pairs),
+        "theorem_2b": Mean.of(found.curved, measured),
+        "theorem_2c": Mean.of(found.long_step, measured),
+        "theorem_2": Mean.of(jnp.stack(found).all(axis=0), measured),
         "cosines": Mean(cosines(gram), live[:, None] * live[None, :]),
         "norms": Mean(jnp.sqrt(squares), live),
-        "predicted_change": Mean(slopes, live),
+        "predicted_change": Mean(slopes * live, live),
         "hurt": Mean.of(slopes > 0, live),
         "alignment": Mean.of(alignment),
-        "curvature": Mean.of(jnp.sum(live * bends)),
+        "curvature": Mean.of(bend, jnp.isfinite(bend) & (moved > 0)),
     }
     return {f"diagnostics/{name}": mean for name, mean in metrics.items()}
 

@@ -54,9 +54,12 @@ def curvature_bounding_measure(gram: Gram) -> Float[Array, "task task"]:
     squares = jnp.diagonal(gram)
     both = squares[:, None] + squares[None, :]
     apart, together = both - 2.0 * gram, both + 2.0 * gram
+    # Of a sum this much shorter than its terms rounding leaves nothing that is true.
+    cancelled = together <= 16 * jnp.finfo(gram.dtype).eps * both
     sine = jnp.maximum(1.0 - cosines(gram) ** 2, 0.0)
     nothing = (sine == 0) | (both == 0)
-    return jnp.where(nothing, 0.0, sine * apart / jnp.where(nothing, 1.0, together))
+    share = sine * apart / jnp.where(nothing | cancelled, 1.0, together)
+    return jnp.where(nothing, 0.0, jnp.where(cancelled, jnp.inf, share))
 
 
 def curvature(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxmeta import Mean
-from jaxmeta.core.metrics import interval, merge, sum_first_axis, to_values
+from jaxmeta.core.metrics import interval, merge, scalars, sum_first_axis, to_values
 
 
 def test_merging_groups_of_different_size_is_not_a_mean_of_means():
@@ -52,6 +52,45 @@ def test_to_values_is_sorted_and_prefixed():
         ("train/a", 0.0),
         ("train/b", 1.0),
     ]
+
+
+def test_to_values_leaves_a_name_with_a_prefix_of_its_own():
+    values = {"diagnostics/a": Mean.of(jnp.ones(1)), "loss": Mean.of(jnp.zeros(1))}
+    assert to_values(values, "train/") == {"diagnostics/a": 1.0, "train/loss": 0.0}
+
+
+def test_to_values_keeps_all_digits_of_a_number_and_its_nan():
+    third = jnp.float32(1 / 3)
+    values = to_values({"a": Mean.of(third), "nothing": Mean.of(jnp.zeros(0))})
+    assert type(values["a"]) is float
+    assert np.float32(values["a"]) == third
+    assert np.isnan(values["nothing"])
+
+
+def test_to_values_makes_nested_lists_of_four_digits():
+    total = jnp.array([[12345.678, -0.00123456], [0.0, 2.0]])
+    mean = Mean(total, jnp.array([[1.0, 1.0], [1.0, 4.0]]))
+    assert to_values({"a": mean})["a"] == [[12350.0, -0.001235], [0.0, 0.5]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_to_values_has_none_for_what_is_not_finite_in_a_list(bad):
+    mean = Mean(jnp.array([[1.0, bad]]), jnp.ones((1, 2)))
+    assert to_values({"a": mean}, "train/") == {"train/a": [[1.0, None]]}
+
+
+def test_to_values_has_none_where_a_list_counted_nothing():
+    mean = Mean(jnp.array([0.0, 3.0]), jnp.array([0.0, 2.0]))
+    assert to_values({"a": mean}) == {"a": [None, 1.5]}
+
+
+def test_to_values_of_an_empty_array_is_an_empty_list():
+    assert to_values({"a": Mean(jnp.zeros(0), jnp.zeros(0))}) == {"a": []}
+
+
+def test_scalars_are_the_numbers_without_the_lists():
+    values = {"a": 1.0, "b": [1.0], "c": [[None]], "d": float("inf"), "e": []}
+    assert scalars(values) == {"a": 1.0, "d": float("inf")}
 
 
 # 97.5 % quantiles of Student's t with n - 1 degrees of freedom, from a printed table.

@@ -1,10 +1,17 @@
 """The metrics file: what a kill can leave of it, and what is made of that."""
 
 import json
+import sys
 
 import pytest
 
-from jaxmeta.core.writers import JsonlWriter, TensorboardWriter, Writer, Writers
+from jaxmeta.core.writers import (
+    JsonlWriter,
+    TensorboardWriter,
+    WandbWriter,
+    Writer,
+    Writers,
+)
 from jaxmeta.core.writers import read_jsonl as read
 
 ROWS = [{"step": step, "loss": 1 / step} for step in (10, 20, 30)]
@@ -38,6 +45,24 @@ def test_a_row_is_on_disk_before_the_writer_is_closed(tmp_path):
     writer.write(1, {"loss": 0.1})
     assert read(path) == [{"step": 1, "loss": 0.1}]
     writer.close()
+
+
+LISTS = {"loss": 0.5, "a/norms": [0.1, None], "a/cosines": [[1.0, None], [None, 1.0]]}
+
+
+def test_lists_with_gaps_come_back_as_written(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    _reopen(path, 0, {"step": 1, **LISTS})
+    assert read(path) == [{"step": 1, **LISTS}]
+    assert "null" in path.read_text()
+
+
+def test_resuming_keeps_lists_as_they_were(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    _reopen(path, 0, {"step": 1, **LISTS}, {"step": 2, **LISTS})
+    whole = path.read_bytes()
+    _reopen(path, 1, {"step": 2, **LISTS})
+    assert path.read_bytes() == whole
 
 
 def test_floats_are_written_exactly(tmp_path):
@@ -154,3 +179,30 @@ def test_tensorboard_writes_an_event_file(tmp_path):
     writer.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"train/loss" in events.read_bytes()
+
+
+def test_tensorboard_is_told_the_numbers_and_not_the_lists(tmp_path):
+    pytest.importorskip("tensorboardX")
+    writer = TensorboardWriter(tmp_path / "tensorboard")
+    writer.write(1, LISTS)
+    writer.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    written = events.read_bytes()
+    assert b"loss" in written
+    assert b"a/norms" not in written
+    assert b"a/cosines" not in written
+
+
+def test_wandb_is_told_the_numbers_and_not_the_lists(tmp_path, monkeypatch):
+    logged = []
+
+    class Wandb:
+        def init(self, **settings):
+            return self
+
+        def log(self, values, step):
+            logged.append((step, values))
+
+    monkeypatch.setitem(sys.modules, "wandb", Wandb())
+    WandbWriter(tmp_path, "a", {}).write(1, LISTS)
+    assert logged == [(1, {"loss": 0.5})]
