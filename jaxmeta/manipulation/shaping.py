@@ -17,6 +17,8 @@ Point: TypeAlias = Float[Array, "3"]
 
 AT_MARGIN = 0.1
 """What `tolerance` is at the margin, for those sigmoids that have a tail."""
+SHOULDER = (0.0, 0.055, 0.07)
+"""From the hand to the shoulder of the gripper, metres."""
 
 
 def tolerance(
@@ -54,6 +56,56 @@ def tolerance(
     else:
         value = jnp.maximum(1.0 - (1.0 - AT_MARGIN) * d, 0.0)
     return jnp.where(inside, 1.0, jnp.where(margin == 0, 0.0, value))
+
+
+def closeness(gap: Number, radius: Number, margin: Number) -> Scalar:
+    """1 up to a distance of `radius`, with a long tail that is .1 at `margin` beyond.
+
+    Args:
+      gap: the distance, metres.
+      radius: metres.
+      margin: most often what the distance was at the start, metres.
+
+    Example:
+      >>> [float(closeness(x, 0.05, 0.5).round(4)) for x in (0.05, 0.55)]
+      [1.0, 0.1]
+    """
+    return tolerance(gap, (0.0, radius), margin, "long_tail")
+
+
+def nearing(
+    gap: Number, start: Number, radius: float, sigmoid: Sigmoid = "long_tail"
+) -> Scalar:
+    """1 up to a distance of `radius`, .1 at the distance that there was at the start.
+
+    Args:
+      gap: the distance, metres.
+      start: what it was at the start, metres.
+      radius: metres.
+      sigmoid: how it falls.
+
+    Example:
+      >>> [float(nearing(x, 0.5, 0.05).round(4)) for x in (0.05, 0.5)]
+      [1.0, 0.1]
+    """
+    return tolerance(gap, (0.0, radius), jnp.abs(start - radius), sigmoid)
+
+
+def shouldering(apart: Point, start: Point, scale: Point) -> Scalar:
+    """`closeness` of the gripper's shoulder, which pushes instead of the fingers.
+
+    Args:
+      apart: `[3]` from what is pushed to the hand, metres.
+      start: `[3]` the same at the start of the episode, for the margin.
+      scale: `[3]` how much a distance counts along each axis.
+
+    Example:
+      >>> float(shouldering(-jnp.array(SHOULDER), jnp.ones(3), jnp.ones(3)))
+      1.0
+    """
+    shoulder = jnp.array(SHOULDER)
+    margin = length((start + shoulder) * scale)
+    return closeness(length((apart + shoulder) * scale), 0.02, margin)
 
 
 def both(a: Number, b: Number) -> Scalar:
@@ -123,6 +175,60 @@ def funnel(radius: Number, threshold: float, scale: float, level: float) -> Scal
     outside = radius > threshold
     above = jnp.where(outside, radius - threshold, 1.0)
     return jnp.where(outside, scale * jnp.log(above) + level, 0.0)
+
+
+def above(height: Number, floor: Number, margin: Number) -> Scalar:
+    """1 down to 1 cm below a floor as of `funnel`, with a long tail further down.
+
+    Args:
+      height: of the hand, metres.
+      floor: metres.
+      margin: at this depth, and that 1 cm, it is .1, metres.
+
+    Example:
+      >>> [float(above(x, 0.2, 0.05).round(4)) for x in (0.3, 0.195, 0.14)]
+      [1.0, 1.0, 0.1]
+    """
+    return closeness(jnp.maximum(floor - height, 0.0), 0.01, margin)
+
+
+def lifted_and_placed(
+    lifted: Bool[Array, ""],
+    gap: Number,
+    radius: float,
+    margin: float,
+    trying: float = 0.1,
+) -> Scalar:
+    """A little for having lifted something, the rest for having it where it belongs.
+
+    Args:
+      lifted: whether it is off the table.
+      gap: its distance from where it belongs, metres.
+      radius: up to this distance it is there, metres.
+      margin: at this distance from the radius it is .1, metres.
+      trying: what lifting is worth, out of 1.
+
+    Example:
+      >>> float(lifted_and_placed(jnp.array(True), 0.42, 0.02, 0.4).round(4))
+      0.19
+    """
+    placed = closeness(gap, radius, margin)
+    return trying * choose(lifted, 1.0, 0.0) + (1 - trying) * placed
+
+
+def aligned(
+    quat: Float[Array, "4"], ideal: tuple[float, float, float, float], off: float
+) -> Scalar:
+    """1 at the ideal orientation, falling to 0 where the quaternions are `off` apart.
+
+    Quaternions of opposite sign are the same orientation but far apart here, as they
+    are officially.
+
+    Example:
+      >>> float(aligned(jnp.array([1.0, 0.1, 0.0, 0.0]), (1.0, 0.0, 0.0, 0.0), 0.4))
+      0.75
+    """
+    return jnp.maximum(1.0 - distance(quat, jnp.array(ideal)) / off, 0.0)
 
 
 def choose(condition: Bool[Array, ""], yes: Number, no: Number) -> Scalar:

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Bool, Float, Scalar
+from jaxmeta.manipulation.scene import At, Geometry, Placement
 from jaxmeta.manipulation.shaping import Point
 
 Quaternion: TypeAlias = Float[Array, "4"]
@@ -102,6 +103,11 @@ class ManipulationTask(abc.ABC):
       goal_high: `[3]`.
       quat_order: how the main object's orientation is observed.
       second_order: how the second object's is; "zeros" where there is none.
+      geometry: what is in the scene.
+      object_at: the observed point of the main object.
+      second_at: of the second object, None if there is none.
+      landmark_at: the landmark, None if no reward reads it.
+      joint_index: which joint of the mechanism `Readings.joint` is.
     """
 
     name: ClassVar[str]
@@ -114,6 +120,15 @@ class ManipulationTask(abc.ABC):
     goal_high: ClassVar[tuple[float, float, float]]
     quat_order: ClassVar[QuatOrder] = "wxyz"
     second_order: ClassVar[QuatOrder] = "zeros"
+    geometry: ClassVar[Geometry]
+    object_at: ClassVar[At]
+    second_at: ClassVar[At | None] = None
+    landmark_at: ClassVar[At | None] = None
+    joint_index: ClassVar[int] = 2
+
+    def place(self, vector: Float[Array, " n"]) -> Placement:
+        """Where things start, for a draw."""
+        raise NotImplementedError
 
     def accepts(self, vector: Float[Array, " n"]) -> Bool[Array, ""]:
         """Whether a draw is used; the official package draws again where it is not."""

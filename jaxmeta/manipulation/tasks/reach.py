@@ -4,8 +4,12 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import distance, tolerance
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+
+PUCK = Box((0.02, 0.02, 0.02), mass=0.75)
+WALL = Box((0.12, 0.01, 0.06), (0.1, 0.75, 0.06))
 
 RADIUS = 0.05
 """Within this of the goal, in metres, it is reached."""
@@ -20,6 +24,11 @@ class Reach(ManipulationTask):
     high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.3)
     goal_low, goal_high = low[3:], high[3:]
     quat_order = "xyzw"
+    geometry = Geometry(free=(PUCK,))
+    object_at = At("free")
+
+    def place(self, vector):
+        return placed(free=vector[:3])
 
     def accepts(self, vector):
         return distance(vector[:2], vector[3:5]) >= 0.15
@@ -48,6 +57,7 @@ class ReachWall(Reach):
     """The same behind a wall."""
 
     name = "reach-wall"
+    geometry = Geometry(free=(PUCK,), walls=(WALL,))
     low = (-0.05, 0.6, 0.015, -0.05, 0.85, 0.05)
     high = (0.05, 0.65, 0.015, 0.05, 0.9, 0.3)
     goal_low, goal_high = low[3:], high[3:]

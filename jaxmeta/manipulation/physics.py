@@ -1,0 +1,170 @@
+"""MuJoCo XLA on the scene: one compiled step for any mixture of tasks.
+
+Every task's scene is compiled by MuJoCo itself, which knows inertias and bounds, and
+the arrays that differ between tasks are stacked. What decides the program (joint and
+geom types, pairs, sparsity of the mass matrix) is taken from one deliberately generic
+scene, of which every task's is a special case.
+
+Pads have a contact dimension of their own against what can be grasped, because MJX
+keeps the nearest pairs of every kind by their bounding spheres: large boxes would
+crowd the fingers out.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from mujoco import mjx
+
+from jaxmeta.core.types import Array, Float, Int
+from jaxmeta.manipulation.scene import (
+    NUM_BOXES,
+    NUM_CAPSULES,
+    NUM_FIXED,
+    NUM_WALLS,
+    Box,
+    Capsule,
+    Geometry,
+    Joint,
+    Placement,
+    Shape,
+    mjcf,
+)
+
+NUM_HAND, NUM_FREE, NUM_MECHANISM = 5, 7, 3
+"""Positions of the hand (x, y, z, right and left finger), free body and mechanism."""
+
+
+class Models(NamedTuple):
+    """The compiled scenes of some tasks.
+
+    Attributes:
+      generic: the MJX model that decides the program.
+      differing: indices of the leaves of the model that differ between tasks.
+      stacked: those leaves, `[task, ...]` each.
+    """
+
+    generic: mjx.Model
+    differing: tuple[int, ...]
+    stacked: list[Array]
+
+    def of(self, task: Int[Array, ""]) -> mjx.Model:
+        """The model of one task, inside `jit`."""
+        leaves, structure = jax.tree.flatten(self.generic)
+        for i, rows in zip(self.differing, self.stacked, strict=True):
+            leaves[i] = rows[task]
+        return jax.tree.unflatten(structure, leaves)
+
+
+def compile_scene(geometry: Geometry, timestep: float) -> mujoco.MjModel:
+    """The scene of a task as MuJoCo's own model."""
+    return mujoco.MjModel.from_xml_string(mjcf(geometry, timestep=timestep))
+
+
+def compile_scenes(geometries: Sequence[Geometry], timestep: float) -> Models:
+    """Compiles the scenes of all tasks and stacks what differs.
+
+    Args:
+      geometries: of the tasks.
+      timestep: of the simulation, seconds.
+
+    Raises:
+      ValueError: if a scene is not a special case of the generic one.
+    """
+    generic = mjx.put_model(compile_scene(_generic(), timestep))
+    models = [mjx.put_model(compile_scene(g, timestep)) for g in geometries]
+    for model in models:
+        if np.any(model.M_rownnz > generic.M_rownnz):
+            raise ValueError("a scene has a denser mass matrix than the generic one.")
+    rows = [jax.tree.leaves(model) for model in models]
+    leaves = jax.tree.leaves(generic)
+    differing = tuple(
+        i
+        for i, leaf in enumerate(leaves)
+        if any(not np.array_equal(row[i], leaf) for row in rows)
+    )
+    stacked = [jnp.stack([row[i] for row in rows]) for i in differing]
+    return Models(generic, differing, stacked)
+
+
+def _generic() -> Geometry:
+    """A scene in which nothing is aligned with anything."""
+    quat = (0.8, 0.4, 0.2, 0.4)
+    box = lambda i: Box((0.02, 0.03, 0.04), (0.01 * i, 0.02, 0.03), quat, 0.1)
+    capsule = lambda i: Capsule(0.02, 0.03, (0.01, 0.02 * i, 0.03), quat, 0.1)
+    shapes: tuple[Shape, ...] = (
+        *(box(i + 1) for i in range(NUM_BOXES)),
+        *(capsule(i + 1) for i in range(NUM_CAPSULES)),
+    )
+    joint = Joint((0.6, 0.48, 0.64), -1.0, 1.0, anchor=(0.1, 0.2, 0.3), stiffness=1.0)
+    return Geometry(
+        walls=tuple(box(i + 1) for i in range(NUM_WALLS)),
+        fixed=tuple(box(i + 1) for i in range(NUM_FIXED)),
+        free=shapes,
+        mechanism=shapes,
+        mechanism_pos=(0.1, 0.2, 0.3),
+        slides=(joint, joint),
+        hinge=joint,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Physics:
+    """How time passes.
+
+    Raises:
+      ValueError: for a number that is not positive.
+    """
+
+    timestep: float = 0.0025
+    """Of the simulation, seconds."""
+
+    substeps: int = 5
+    """Simulation steps in one step of the environment, 12.5 ms."""
+
+    def __post_init__(self):
+        if self.timestep <= 0 or self.substeps < 1:
+            raise ValueError(
+                "timestep must be positive and substeps >= 1, got "
+                f"{self.timestep} and {self.substeps}."
+            )
+
+    def step(
+        self, model: mjx.Model, data: mjx.Data, ctrl: Float[Array, "5"]
+    ) -> mjx.Data:
+        """One step of the environment: the controls are held for all substeps."""
+        data = data.replace(ctrl=ctrl)
+        once = lambda _, data: mjx.step(model, data)
+        data = jax.lax.fori_loop(0, self.substeps, once, data)
+        # Positions of bodies belong to the state before the last substep.
+        return mjx.kinematics(model, data)
+
+
+def start(model: mjx.Model, hand: Float[Array, "3"], place: Placement) -> mjx.Data:
+    """The state at the start of an episode: fingers open, everything at rest.
+
+    Args:
+      model: of the task.
+      hand: `[3]` position of the hand, metres.
+      place: of everything else.
+    """
+    data = mjx.make_data(model)
+    fingers = jnp.zeros(2)
+    qpos = jnp.concatenate(
+        [hand, fingers, place.free, place.free_quat, place.joints]
+    ).astype(data.qpos.dtype)
+    data = data.replace(qpos=qpos, mocap_pos=place.fixture[None].astype(qpos.dtype))
+    return mjx.kinematics(model, data)
+
+
+@functools.cache
+def body_ids() -> dict[str, int]:
+    """Indices of the bodies in arrays such as `data.xpos`."""
+    model = compile_scene(Geometry(), 0.0025)
+    names = ("hand", "right_pad", "left_pad", "free", "fixture", "mechanism")
+    return {name: model.body(name).id for name in names}

@@ -1,0 +1,358 @@
+"""One scene of primitives for all tasks; a task is numbers in it, and nothing else.
+
+A gripper without an arm (three slides driven like the official hand, two fingers, a
+palm), one free body, one mechanism (two slides and a hinge in a chain) on a fixture that
+is placed anew in every episode, and walls. MuJoCo compiles every task from the same
+template, so that what differs between tasks is arrays of equal shapes, and one program
+steps any mixture of them. Shapes are boxes and capsules, because MuJoCo XLA cannot
+collide the cylinders and meshes of the official scenes; each task says how it replaces
+them.
+
+The hand: the official one is dragged by a weld to a point that actions move, and lags
+behind it like a critically damped spring of 40 rad/s. Fingers have the official mass,
+range and servo.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+
+from jaxmeta.core.types import Array
+
+Vector: TypeAlias = tuple[float, float, float]
+Quat: TypeAlias = tuple[float, float, float, float]
+
+NUM_WALLS, NUM_FIXED = 4, 8
+NUM_BOXES, NUM_CAPSULES = 4, 4
+"""Boxes and capsules of the free body, and as many of the mechanism."""
+
+HAND_MASS = 3.6
+HAND_STIFFNESS, HAND_DAMPING = 5760.0, 288.0
+"""`40^2` and `2 * 40` times the mass: N/m and N s/m."""
+
+FAR = 20.0
+PARKED: Vector = (0.0, 0.0, FAR)
+"""Where what a task has no use for is, metres."""
+
+
+class Box(NamedTuple):
+    """A box.
+
+    Attributes:
+      half: half of its sides, metres.
+      pos: its centre in the frame of its body.
+      quat: its orientation there, w first.
+      mass: kilograms, of bodies that move.
+    """
+
+    half: Vector
+    pos: Vector = (0.0, 0.0, 0.0)
+    quat: Quat = (1.0, 0.0, 0.0, 0.0)
+    mass: float = 0.1
+
+
+class Capsule(NamedTuple):
+    """A capsule along z, or a ball if its half length is 0.
+
+    Attributes:
+      radius: metres.
+      half_length: of the axis, without the caps, metres.
+      pos: its centre in the frame of its body.
+      quat: its orientation there, w first.
+      mass: kilograms, of bodies that move.
+    """
+
+    radius: float
+    half_length: float = 0.0
+    pos: Vector = (0.0, 0.0, 0.0)
+    quat: Quat = (1.0, 0.0, 0.0, 0.0)
+    mass: float = 0.1
+
+
+ALONG_X: Quat = (0.7071068, 0.0, 0.7071068, 0.0)
+ALONG_Y: Quat = (0.7071068, 0.7071068, 0.0, 0.0)
+"""Orientations that lay a capsule along x or y."""
+
+Shape: TypeAlias = Box | Capsule
+
+
+class Joint(NamedTuple):
+    """A slide or hinge of the mechanism.
+
+    Attributes:
+      axis: in the frame of the fixture.
+      low: lowest position, metres or radians.
+      high: highest.
+      damping: N s/m or N m s/rad.
+      stiffness: of a spring, N/m or N m/rad.
+      rest: where the spring is at rest.
+      armature: inertia added to the joint, kg or kg m^2.
+      anchor: where the axis of a hinge passes, in the frame of the mechanism.
+      softness: time constant of the joint's limits, seconds.
+    """
+
+    axis: Vector
+    low: float
+    high: float
+    damping: float = 1.0
+    stiffness: float = 0.0
+    rest: float = 0.0
+    armature: float = 0.001
+    anchor: Vector = (0.0, 0.0, 0.0)
+    softness: float = 0.02
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """What a task puts into the scene.
+
+    Attributes:
+      floor: height of the table, metres; lower where its top has a hole.
+      walls: boxes fixed in the world.
+      fixed: boxes fixed to the fixture.
+      free: shapes of the free body, none if empty.
+      mechanism: shapes of the mechanism, none if empty.
+      mechanism_pos: its frame in that of the fixture, metres.
+      slides: its joints, in this order, at most two.
+      hinge: its last joint, if any.
+      friction: of the free body and the mechanism on everything but the pads.
+      grip: friction of the pads.
+
+    Raises:
+      ValueError: for more shapes of a kind than the scene has.
+    """
+
+    floor: float = 0.0
+    walls: tuple[Box, ...] = ()
+    fixed: tuple[Box, ...] = ()
+    free: tuple[Shape, ...] = ()
+    mechanism: tuple[Shape, ...] = ()
+    mechanism_pos: Vector = (0.0, 0.0, 0.0)
+    slides: tuple[Joint, ...] = ()
+    hinge: Joint | None = None
+    friction: float = 1.0
+    grip: float = 2.0
+
+    def __post_init__(self):
+        for name, limit in (("walls", NUM_WALLS), ("fixed", NUM_FIXED), ("slides", 2)):
+            if len(found := getattr(self, name)) > limit:
+                raise ValueError(f"{name} must be at most {limit}, got {len(found)}.")
+        for name in ("free", "mechanism"):
+            boxes, capsules = _by_kind(getattr(self, name))
+            if len(boxes) > NUM_BOXES or len(capsules) > NUM_CAPSULES:
+                raise ValueError(
+                    f"{name} must have at most {NUM_BOXES} boxes and {NUM_CAPSULES} "
+                    f"capsules, got {len(boxes)} and {len(capsules)}."
+                )
+
+
+class Placement(NamedTuple):
+    """Where things are at the start of an episode; metres and radians.
+
+    Attributes:
+      fixture: `[3]` the fixture.
+      free: `[3]` the free body; `PARKED` where there is none.
+      free_quat: `[4]` its orientation, w first.
+      joints: `[3]` the two slides and the hinge of the mechanism.
+    """
+
+    fixture: Array
+    free: Array
+    free_quat: Array
+    joints: Array
+
+
+def placed(
+    *,
+    fixture: Array | Vector = (0.0, 0.0, 0.0),
+    free: Array | Vector = PARKED,
+    free_quat: Array | Quat = (1.0, 0.0, 0.0, 0.0),
+    joints: Array | Vector = (0.0, 0.0, 0.0),
+) -> Placement:
+    """A placement, with what a task has no use for left where it is.
+
+    Example:
+      >>> placed(free=(0.0, 0.6, 0.02)).free.tolist()[:2]
+      [0.0, 0.6...]
+    """
+    given = (fixture, free, free_quat, joints)
+    return Placement(*(jnp.asarray(x, jnp.float32) for x in given))
+
+
+class At(NamedTuple):
+    """A point fixed to a body.
+
+    Attributes:
+      body: "free", "mechanism" or "fixture".
+      offset: in its frame, metres.
+      quat: orientation of the point in that frame, w first.
+    """
+
+    body: Literal["free", "mechanism", "fixture"]
+    offset: Vector = (0.0, 0.0, 0.0)
+    quat: Quat = (1.0, 0.0, 0.0, 0.0)
+
+
+def _by_kind(shapes: Sequence[Shape]) -> tuple[list[Box], list[Capsule]]:
+    boxes = [shape for shape in shapes if isinstance(shape, Box)]
+    return boxes, [shape for shape in shapes if isinstance(shape, Capsule)]
+
+
+# A shape that a task has no use for: a crumb within its body.
+NO_BOX, NO_CAPSULE = Box((1e-3,) * 3, mass=1e-4), Capsule(1e-3, 1e-3, mass=1e-4)
+
+
+def mjcf(geometry: Geometry, *, timestep: float) -> str:
+    """The scene with the numbers of a task, as MJCF.
+
+    Args:
+      geometry: what the task puts into it.
+      timestep: of the simulation, seconds.
+
+    Example:
+      >>> import mujoco
+      >>> text = mjcf(Geometry(free=(Box((0.02, 0.02, 0.02)),)), timestep=0.0025)
+      >>> model = mujoco.MjModel.from_xml_string(text)
+      >>> model.nq, model.nv, model.nu
+      (15, 14, 5)
+    """
+    fingers = "".join(_finger(side) for side in ("right", "left"))
+    free = geometry.free
+    lines = [
+        '<mujoco model="manipulation"><compiler angle="radian" autolimits="false"/>',
+        f'<option timestep="{timestep}" iterations="2" ls_iterations="4" '
+        'solver="Newton" cone="pyramidal" jacobian="dense" integrator="Euler">'
+        '<flag eulerdamp="disable"/></option>',
+        '<custom><numeric name="max_contact_points" data="16"/>'
+        '<numeric name="max_geom_pairs" data="6"/></custom>',
+        '<default><geom contype="0" conaffinity="0"/></default><worldbody>',
+        f'<geom name="floor" type="plane" size="2 2 .1" pos="0 0 {geometry.floor}"/>',
+        *_boxes("wall", geometry.walls, NUM_WALLS, Box((1e-3,) * 3, (0, 0, FAR))),
+        '<body name="hand" gravcomp="1">',
+        *(
+            f'<joint name="hand_{axis}" type="slide" axis="{unit}"/>'
+            for axis, unit in zip("xyz", ("1 0 0", "0 1 0", "0 0 1"), strict=True)
+        ),
+        '<geom name="palm" type="box" size=".03 .04 .053" pos="0 0 .066" '
+        f'mass="{HAND_MASS}"/>',
+        f"{fingers}</body>",
+        f'<body name="free" pos="0 0 {0.0 if free else FAR}" '
+        f'gravcomp="{0 if free else 1}"><freejoint name="free"/>',
+        *_shapes("free", free),
+        "</body>",
+        '<body name="fixture" mocap="true">',
+        *_boxes("fixed", geometry.fixed, NUM_FIXED, Box((1e-3,) * 3, (0, 0, FAR))),
+        f'<body name="mechanism" pos="{_text(geometry.mechanism_pos)}" gravcomp="1">',
+        *_joints(geometry),
+        *_shapes("mechanism", geometry.mechanism),
+        "</body></body></worldbody><contact>",
+        *_pairs(geometry),
+        "</contact><actuator>",
+        *(
+            f'<position joint="{side}_finger" kp="400" ctrllimited="true" '
+            'ctrlrange="-1 1"/>'
+            for side in ("right", "left")
+        ),
+        *(
+            f'<position joint="hand_{axis}" kp="{HAND_STIFFNESS}" '
+            f'kv="{HAND_DAMPING}"/>'
+            for axis in "xyz"
+        ),
+        "</actuator></mujoco>",
+    ]
+    return "\n".join(lines)
+
+
+def _text(numbers: Sequence[float]) -> str:
+    return " ".join(f"{x:.9g}" for x in numbers)
+
+
+def _finger(side: str) -> str:
+    """The official claw and pad, 3 mm apart, as one box; the frame is the pad's."""
+    sign = -1 if side == "right" else 1
+    ranges = {"right": "0 .04", "left": "-.03 0"}
+    return (
+        f'<body name="{side}_pad" pos="0 {sign * 0.047} 0" gravcomp="1">'
+        f'<joint name="{side}_finger" type="slide" axis="0 1 0" limited="true" '
+        f'range="{ranges[side]}" armature="100" damping="1000"/>'
+        f'<geom name="{side}_pad" type="box" size=".015 .0045 .045" '
+        f'pos="0 {sign * 0.0015} 0" mass=".0162"/></body>'
+    )
+
+
+def _boxes(name: str, boxes: Sequence[Box], count: int, spare: Box) -> list[str]:
+    """Immovable boxes; those that are not used are far away."""
+    padded = [*boxes, *(spare for _ in range(count - len(boxes)))]
+    return [_box(f"{name}_{i}", box) for i, box in enumerate(padded)]
+
+
+def _box(name: str, box: Box) -> str:
+    return (
+        f'<geom name="{name}" type="box" size="{_text(box.half)}" '
+        f'pos="{_text(box.pos)}" quat="{_text(box.quat)}" mass="{box.mass:.9g}"/>'
+    )
+
+
+def _shapes(name: str, shapes: Sequence[Shape]) -> list[str]:
+    boxes, capsules = _by_kind(shapes)
+    boxes += [NO_BOX] * (NUM_BOXES - len(boxes))
+    capsules += [NO_CAPSULE] * (NUM_CAPSULES - len(capsules))
+    return [
+        *(_box(f"{name}_box_{i}", box) for i, box in enumerate(boxes)),
+        *(
+            f'<geom name="{name}_capsule_{i}" type="capsule" '
+            f'size="{capsule.radius:.9g} {max(capsule.half_length, 1e-4):.9g}" '
+            f'pos="{_text(capsule.pos)}" quat="{_text(capsule.quat)}" '
+            f'mass="{capsule.mass:.9g}"/>'
+            for i, capsule in enumerate(capsules)
+        ),
+    ]
+
+
+LOCKED = Joint((1.0, 0.0, 0.0), -1e-4, 1e-4, damping=1e3, armature=1e3)
+"""A joint that a task has no use for: as good as immovable."""
+
+
+def _joints(geometry: Geometry) -> list[str]:
+    slides = [*geometry.slides, *[LOCKED] * (2 - len(geometry.slides))]
+    hinge = LOCKED if geometry.hinge is None else geometry.hinge
+    joints = [("slide", joint) for joint in slides] + [("hinge", hinge)]
+    return [
+        f'<joint name="mechanism_{i}" type="{kind}" axis="{_text(joint.axis)}" '
+        f'pos="{_text(joint.anchor)}" limited="true" '
+        f'range="{joint.low:.9g} {joint.high:.9g}" damping="{joint.damping:.9g}" '
+        f'stiffness="{joint.stiffness + 1e-9:.9g}" springref="{joint.rest:.9g}" '
+        f'armature="{joint.armature:.9g}" solreflimit="{joint.softness} 1"/>'
+        for i, (kind, joint) in enumerate(joints)
+    ]
+
+
+def _pairs(geometry: Geometry) -> list[str]:
+    """Everything that may touch. Pads are on their own: see `physics`."""
+    named = lambda body: [
+        *(f"{body}_box_{i}" for i in range(NUM_BOXES)),
+        *(f"{body}_capsule_{i}" for i in range(NUM_CAPSULES)),
+    ]
+    pads, free, mechanism = ["right_pad", "left_pad"], named("free"), named("mechanism")
+    still = [
+        "floor",
+        *(f"wall_{i}" for i in range(NUM_WALLS)),
+        *(f"fixed_{i}" for i in range(NUM_FIXED)),
+    ]
+    grip, friction = geometry.grip, geometry.friction
+    return [
+        *(_pair(a, b, grip, 4) for a in pads for b in (*free, *mechanism)),
+        *(_pair(a, b, 1.0, 3) for a in (*pads, "palm") for b in still),
+        *(_pair("palm", b, 1.0, 3) for b in (*free, *mechanism)),
+        *(_pair(a, b, friction, 3) for a in free for b in (*mechanism, *still)),
+    ]
+
+
+def _pair(a: str, b: str, friction: float, condim: int) -> str:
+    return (
+        f'<pair geom1="{a}" geom2="{b}" condim="{condim}" '
+        f'friction="{friction} {friction} .005 .0001 .0001" '
+        'solref="0.01 1" solimp="0.95 0.99 0.01"/>'
+    )

@@ -1,0 +1,87 @@
+"""Bin-picking: bring a cube from one bin into the other.
+
+`vector` is where the cube starts, of which its height is not read, and a goal that is
+not read at all: the bins stay where they are. `object` is the cube; `landmark` and
+`joint` are not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxmeta.manipulation.grasp import caging
+from jaxmeta.manipulation.shaping import above, both, closeness, distance, funnel
+from jaxmeta.manipulation.task import Episode
+from jaxmeta.manipulation.tasks.pick_place import Carry, lifted
+
+GOAL = (0.12, 0.7, 0.0)
+"""Middle of the other bin, metres."""
+EMPTY = 0.43
+"""An opening of the gripper below which there is no cube in it."""
+FROM = -0.12
+"""x of the middle of the bin that the cube starts in, metres."""
+ROOM = 0.07
+"""Farther than this from that middle, in metres, the cube is drawn into a wall."""
+DEPTH = (0.0, 0.006, 0.02)
+BACK = (0.0, 0.001414, 0.004512)
+RISE = (0.0, 0.0, 0.000269)
+"""How far the official simulator moves a cube this deep in a wall, in x and z, within
+one step, metres; measured, between these within 0.06 mm."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BinPicking(Carry):
+    """The margin for coming near the goal is the distance after one step.
+
+    Officially it is taken then, and a cube drawn into a wall has moved by then; so
+    `episode.landmark` is where the cube is after one step.
+    """
+
+    name = "bin-picking"
+    hand_low = (-0.5, 0.4, 0.07)
+    low = (-0.21, 0.65, 0.02, 0.1199, 0.699, -0.001)
+    high = (-0.03, 0.75, 0.02, 0.1201, 0.701, 0.001)
+    goal_low, goal_high = low[3:], high[3:]
+    apart = 0.0
+    solved_within = 0.05
+    reach = 0.04
+
+    def begin(self, vector, first, tcp):
+        start = jnp.append(vector[:2], first.object[2])
+        off = start[0] - FROM
+        inside, depth = jnp.abs(off) - ROOM, jnp.array(DEPTH)
+        back = jnp.interp(inside, depth, jnp.array(BACK)) * jnp.sign(off)
+        rise = jnp.interp(inside, depth, jnp.array(RISE))
+        moved = start + jnp.stack([-back, jnp.zeros_like(back), rise])
+        return Episode(jnp.array(GOAL), start, tcp, moved)
+
+    def grasp(self, now, episode, action):
+        return caging(
+            now,
+            episode,
+            action,
+            now.object,
+            object_radius=0.015,
+            pad_success=0.05,
+            reach_radius=0.01,
+            xz_threshold=0.01,
+            effort=0.7,
+            density="high",
+        )
+
+    def in_place(self, now, episode):
+        margin = self.gap(episode.landmark, now, episode)
+        return closeness(self.gap(now.object, now, episode), self.radius, margin)
+
+    def held(self, now, episode):
+        # Near the hand's body, which is 4 cm above the tips.
+        near = distance(now.object, now.hand) < self.reach
+        return near & lifted(now, episode, 0.02) & (now.opening >= EMPTY)
+
+    def carried(self, now, episode, in_place):
+        # Below both funnels the hand might hit the edge of a bin.
+        floors = (
+            funnel(distance(now.hand[:2], bin[:2]), 0.03, 0.02, 0.2)
+            for bin in (episode.object, episode.target)
+        )
+        return both(above(now.hand[2], jnp.minimum(*floors), 0.05), in_place)

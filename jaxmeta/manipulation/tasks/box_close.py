@@ -1,0 +1,66 @@
+"""Put the lid on a box.
+
+`vector` is where the lid starts and the goal, where it lies when the box is shut; the
+box stands under the goal. `object` is the lid. `landmark` and `joint` are not read. Yu
+et al., Meta-World (CoRL 2019), version 2 reward.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxmeta.manipulation.shaping import (
+    above,
+    aligned,
+    both,
+    choose,
+    closeness,
+    distance,
+    funnel,
+    length,
+    lifted_and_placed,
+)
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+
+LEVEL = (0.707, 0.0, 0.0, 0.707)
+"""How the lid should lie; the whole reward is scaled by it."""
+SOLVED = 0.08
+"""Within this of the goal, in metres, the box is shut."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoxClose(ManipulationTask):
+    """Grip the lid's handle from above and carry the lid to the box."""
+
+    name = "box-close"
+    low = (-0.05, 0.5, 0.02, -0.1, 0.7, 0.133)
+    high = (0.05, 0.55, 0.02, 0.1, 0.8, 0.133)
+    goal_low, goal_high = low[3:], high[3:]
+
+    def accepts(self, vector):
+        return distance(vector[:2], vector[3:5]) >= 0.25
+
+    def begin(self, vector, first, tcp):
+        del first
+        return Episode(vector[3:], vector[:3], tcp, jnp.zeros(3))
+
+    def reward(self, now, episode, action):
+        handle = now.object + jnp.array([0.0, 0.0, 0.02])
+        ready = self._ready(now.hand, handle)
+        gripped = (jnp.clip(action[3], -1.0, 1.0) + 1.0) / 2
+        gap = length((episode.target - handle) * jnp.array([1.0, 1.0, 3.0]))
+        placed = lifted_and_placed(handle[2] > 0.04, gap, 0.05, 0.25, trying=0.2)
+        level = aligned(now.quat, LEVEL, 0.2)
+        total = 2.0 * both(gripped, ready) + 8.0 * placed
+        total = choose(self.success(now, episode), 10.0, total) * level
+        terms = {"ready": ready, "gripped": gripped, "placed": placed, "level": level}
+        return Reward(total, terms)
+
+    def success(self, now, episode):
+        return distance(now.object, episode.target) < SOLVED
+
+    def _ready(self, hand, handle):
+        """Near the handle, coming from above."""
+        floor = funnel(distance(hand[:2], handle[:2]), 0.02, 0.04, 0.4)
+        near = closeness(distance(hand, handle), 0.02, 0.5)
+        return both(above(hand[2], floor, floor / 2), near)

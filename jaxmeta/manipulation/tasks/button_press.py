@@ -1,0 +1,145 @@
+"""Press a button: on top of a box or at its front, behind a wall, on a coffee machine.
+
+`vector` is the position of the box or of the machine. `object` is the middle of the
+button's face; it moves along one axis, and only that axis decides the success.
+`landmark` and `joint` are not read. Yu et al., Meta-World (CoRL 2019), version 2
+reward.
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from jaxmeta.core.types import Scalar
+from jaxmeta.manipulation.shaping import both, choose, closeness, distance
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+
+DEPTH = 0.1
+"""The goal in the box is this far from the box's middle, metres."""
+FLUSH = 0.005
+"""Within this of the goal, in metres, the button counts as fully pressed."""
+TILT = 1.57
+"""The box lies on its back by this, radians; not quite a quarter turn."""
+
+
+class Button(ManipulationTask):
+    """A point of the button is to be pushed to a goal along one axis.
+
+    The official margin for coming near is the distance from where the fingers started
+    to where the button is now, not to where it was.
+
+    Attributes:
+      axis: the axis of the button's travel.
+      hole: the goal seen from `vector`, metres.
+      travel: from the untouched button to the goal, metres.
+      solved: distance to the goal along the axis at which the task is solved, metres.
+      closed: whether closed fingers are rewarded near the button, else open ones.
+      near: distance of the fingers at which they have arrived, metres.
+      touch: distance within which pressing is rewarded, metres.
+      scale: reward for being near and for pressing.
+    """
+
+    hand_start = (0.0, 0.4, 0.2)
+    goal_low, goal_high = ManipulationTask.hand_low, ManipulationTask.hand_high
+    axis: ClassVar[int] = 1
+    hole: ClassVar[tuple[float, float, float]] = (0.0, -DEPTH, 0.0)
+    travel: ClassVar[float] = 0.0935
+    solved: ClassVar[float] = 0.02
+    closed: ClassVar[bool] = False
+    near: ClassVar[float] = 0.05
+    touch: ClassVar[float] = 0.05
+    scale: ClassVar[tuple[float, float]] = (2.0, 8.0)
+
+    def begin(self, vector, first, tcp):
+        del first
+        return Episode(vector + jnp.array(self.hole), vector, tcp, jnp.zeros(3))
+
+    def reward(self, now, episode, action):
+        del action
+        apart = distance(now.tcp, now.object)
+        start = distance(episode.tcp, now.object)
+        near = closeness(apart, self.near, start)
+        left = self._left(now, episode)
+        pressed = closeness(left, FLUSH, self.travel)
+        total = self._total(now.opening, apart, near, pressed)
+        return Reward(total, {"near": near, "pressed": pressed})
+
+    def success(self, now, episode):
+        return self._left(now, episode) <= self.solved
+
+    def _left(self, now, episode):
+        return jnp.abs(episode.target[self.axis] - now.object[self.axis])
+
+    def _total(
+        self, opening: Scalar, apart: Scalar, near: Scalar, pressed: Scalar
+    ) -> Scalar:
+        fingers = 1.0 - opening if self.closed else opening
+        come, press = self.scale
+        pressing = choose(apart <= self.touch, press * pressed, 0.0)
+        return come * both(fingers, near) + pressing
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ButtonPressTopdown(Button):
+    """The button is on top; fingers should be closed."""
+
+    name = "button-press-topdown"
+    low = (-0.1, 0.8, 0.115)
+    high = (0.1, 0.9, 0.115)
+    axis = 2
+    hole = (0.0, -DEPTH * math.cos(TILT), DEPTH * math.sin(TILT))
+    solved = 0.024
+    closed = True
+    near = 0.01
+    touch = 0.03
+    scale = (5.0, 5.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ButtonPressTopdownWall(ButtonPressTopdown):
+    """The same behind a wall; officially it is open fingers that are rewarded here."""
+
+    name = "button-press-topdown-wall"
+    closed = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ButtonPress(Button):
+    """The button is at the front; fingers should be open."""
+
+    name = "button-press"
+    low = (-0.1, 0.85, 0.115)
+    high = (0.1, 0.9, 0.115)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ButtonPressWall(Button):
+    """The same behind a wall; fingers closed on the way, open at the button."""
+
+    name = "button-press-wall"
+    low = (-0.05, 0.85, 0.1149)
+    high = (0.05, 0.9, 0.1151)
+    solved = 0.03
+    near = 0.01
+    touch = 0.07
+
+    def _total(self, opening, apart, near, pressed):
+        coming = 2.0 * both((1.0 - opening) / 2, near)
+        pressing = 2.0 + 2.0 * (1.0 + opening) + 4.0 * jnp.square(pressed)
+        return choose(apart <= self.touch, pressing, coming)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CoffeeButton(Button):
+    """The button of a coffee machine, which also has a mug; its turn is not seen."""
+
+    name = "coffee-button"
+    low = (-0.1, 0.8, -0.001)
+    high = (0.1, 0.9, 0.001)
+    goal_low = (-0.101, 0.61, 0.298)
+    goal_high = (0.101, 0.71, 0.302)
+    quat_order = "ones"
+    travel = 0.03
+    hole = (0.0, -0.22 + travel, 0.3)

@@ -1,0 +1,53 @@
+"""Turn a dial by its rim; 79 degrees are enough.
+
+`vector` is the dial's position. `object` is the point of the rim that starts nearest to
+the robot and whose goal is at the far side; `quat` turns with the dial. The episode's
+`landmark` is where the fingers should be at its start: above that point and to its
+right. `joint` is not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxmeta.manipulation.shaping import both, closeness, distance, tolerance
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+
+PUSH = (0.05, 0.02, 0.09)
+"""From the point of the rim to where the fingers should be, metres."""
+REACHED = 0.005
+"""Within this of it, in metres, the fingers are there."""
+SOLVED = 0.07
+"""Within this of the goal, in metres, the dial is turned."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DialTurn(ManipulationTask):
+    """Push with closed fingers, which have to stay with the point that they push."""
+
+    name = "dial-turn"
+    low = (-0.1, 0.7, 0.0)
+    high = (0.1, 0.8, 0.0)
+    goal_low = (-0.1, 0.73, 0.0299)
+    goal_high = (0.1, 0.83, 0.0301)
+
+    def begin(self, vector, first, tcp):
+        target = vector + jnp.array([0.0, 0.03, 0.03])
+        return Episode(target, vector, tcp, first.object + jnp.array(PUSH))
+
+    def reward(self, now, episode, action):
+        # Officially the goal's margin starts at the fingers' place, not at the point.
+        start = distance(episode.landmark, episode.target)
+        left = distance(now.object, episode.target)
+        turned = closeness(left, SOLVED, jnp.abs(start - SOLVED))
+        near = tolerance(
+            distance(now.tcp, now.object + jnp.array(PUSH)),
+            (0.0, REACHED),
+            jnp.abs(distance(episode.tcp, episode.landmark) - REACHED),
+        )
+        reached = both(near, jnp.clip(action[3], 0.0, 1.0))
+        total = 10.0 * both(reached, turned)
+        return Reward(total, {"reached": reached, "turned": turned})
+
+    def success(self, now, episode):
+        return distance(now.object, episode.target) <= SOLVED

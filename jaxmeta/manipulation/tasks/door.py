@@ -1,0 +1,102 @@
+"""Open or close the door of a safe that turns about a vertical hinge.
+
+`vector` is the safe's position, the goal lies a fixed way from it. `object` is the
+door's handle, `joint` the door's angle: 0 is shut, -pi / 2 wide open. `landmark` is not
+read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from jaxmeta.manipulation.shaping import (
+    both,
+    choose,
+    closeness,
+    distance,
+    funnel,
+    tolerance,
+)
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+
+SOLVED = 0.08
+"""Within this of the goal, in metres, the door is open or shut."""
+
+
+class Door(ManipulationTask):
+    """What both have in common.
+
+    Attributes:
+      way: from the safe to the goal, metres.
+    """
+
+    low = (0.0, 0.85, 0.15)
+    high = (0.1, 0.95, 0.15)
+    quat_order = "xyzw"
+    way: ClassVar[tuple[float, float, float]]
+
+    def begin(self, vector, first, tcp):
+        del first
+        return Episode(vector + jnp.array(self.way), vector, tcp, jnp.zeros(3))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoorOpen(Door):
+    """Grip behind the handle and pull; solved by the handle's x alone."""
+
+    name = "door-open"
+    goal_low = (-0.3, 0.4, 0.1499)
+    goal_high = (-0.2, 0.5, 0.1501)
+    way = (-0.3, -0.45, 0.0)
+
+    def reward(self, now, episode, action):
+        ready = self._ready(now.hand, now.object)
+        gripped = (jnp.clip(action[3], -1.0, 1.0) + 1.0) / 2
+        # Fully opened is 30 degrees more than a quarter turn, with a wide bound.
+        left = jnp.pi / 2 + jnp.pi / 6 + now.joint
+        wide = closeness(left, 0.5, jnp.pi / 3)
+        opened = 0.2 * choose(now.joint < -jnp.pi / 90, 1.0, 0.0) + 0.8 * wide
+        total = 2.0 * both(ready, gripped) + 8.0 * opened
+        terms = {"ready": ready, "gripped": gripped, "opened": opened}
+        return Reward(choose(self.success(now, episode), 10.0, total), terms)
+
+    def success(self, now, episode):
+        return jnp.abs(now.object[0] - episode.target[0]) <= SOLVED
+
+    def _ready(self, hand, handle):
+        """Near the gap behind the handle, coming from above and not through it."""
+        radius = 0.12
+        door = handle - jnp.array([0.05, 0.0, 0.0])
+        floor = funnel(distance(hand[:2], door[:2]), radius, 0.04, 0.4)
+        below = jnp.maximum(floor - hand[2], 0.0)
+        above = closeness(below, 0.01, floor / 2)
+        gap = handle + jnp.array([0.0, 0.03, -0.01])
+        near = closeness(distance(hand, gap), radius / 2, 0.5)
+        return both(above, near)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoorClose(Door):
+    """Push the handle to where it is when the door is shut; the hand starts aside."""
+
+    name = "door-close"
+    hand_start = (-0.5, 0.6, 0.2)
+    goal_low = (0.2, 0.65, 0.1499)
+    goal_high = (0.3, 0.75, 0.1501)
+    way = (0.2, -0.2, 0.0)
+
+    def reward(self, now, episode, action):
+        del action
+        radius = 0.05
+        left = distance(now.object, episode.target)
+        shut = tolerance(left, (0.0, radius), distance(episode.object, episode.target))
+        # The hand is drawn to the goal, but over its distance from the handle.
+        margin = distance(jnp.array(self.hand_start), now.object) + 0.1
+        apart = distance(now.tcp, episode.target)
+        near = tolerance(apart, (0.0, radius / 4), margin)
+        total = choose(left < radius, 10.0, 3.0 * near + 6.0 * shut)
+        return Reward(total, {"near": near, "shut": shut})
+
+    def success(self, now, episode):
+        return distance(now.object, episode.target) <= SOLVED

@@ -1,0 +1,54 @@
+"""Drive a nail into a block with a hammer.
+
+`vector` is where the hammer starts; block and nail stay where they are. `object` is
+the middle of the hammer's handle, `second` the nail, `joint` how far the nail is in,
+metres. `landmark` is not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxmeta.manipulation.grasp import caging_handle
+from jaxmeta.manipulation.shaping import aligned, choose, distance, lifted_and_placed
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+
+GOAL = (0.24, 0.74, 0.11)
+"""Where the hammer's head has driven the nail home, metres."""
+HEAD = (0.16, 0.06, 0.0)
+"""From the handle to the head, metres; of the world, as if the hammer never turned."""
+UPRIGHT = (1.0, 0.0, 0.0, 0.0)
+"""How the hammer lies at the start and should be held."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hammer(ManipulationTask):
+    """Grip the handle and bring the head to the goal, the hammer upright."""
+
+    name = "hammer"
+    hand_start = (0.0, 0.4, 0.2)
+    low = (-0.1, 0.4, 0.0)
+    high = (0.1, 0.5, 0.0)
+    goal_low = (0.2399, 0.7399, 0.109)
+    goal_high = (0.2401, 0.7401, 0.111)
+    second_order = "wxyz"
+
+    def begin(self, vector, first, tcp):
+        del first
+        return Episode(jnp.array(GOAL), vector, tcp, jnp.zeros(3))
+
+    def reward(self, now, episode, action):
+        grasped = caging_handle(now, episode, action, along=0.07, density="high")
+        upright = aligned(now.quat, UPRIGHT, 0.4)
+        head = now.object + jnp.array(HEAD)
+        gap = distance(head, episode.target)
+        placed = lifted_and_placed(head[2] > 0.02, gap, 0.02, 0.2)
+        total = (2.0 * grasped + 6.0 * placed) * upright
+        # A nail driven by anything but a well held hammer earns nothing extra.
+        driven = self.success(now, episode) & (total > 5.0)
+        terms = {"grasped": grasped, "placed": placed, "upright": upright}
+        return Reward(choose(driven, 10.0, total), terms)
+
+    def success(self, now, episode):
+        del episode
+        return now.joint > 0.09

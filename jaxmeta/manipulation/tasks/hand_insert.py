@@ -1,0 +1,26 @@
+"""Hand-insert: take a block into a hole in the table.
+
+`vector` is where the block starts and the goal, in the hole. `object` is the block;
+`landmark` and `joint` are not read.
+Yu et al., Meta-World (CoRL 2019), version 2 reward.
+"""
+
+import dataclasses
+
+from jaxmeta.manipulation.tasks.pick_place import Carry, puck_caging
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HandInsert(Carry):
+    """`vector` is the block's position and the goal; the caging is that of a puck."""
+
+    name = "hand-insert"
+    hand_low = (-0.5, 0.40, -0.15)
+    low = (-0.1, 0.6, 0.05, -0.04, 0.8, -0.0201)
+    high = (0.1, 0.7, 0.05, 0.04, 0.88, -0.0199)
+    goal_low, goal_high = low[3:], high[3:]
+    solved_within = 0.05
+    carrying = 7.0
+
+    def grasp(self, now, episode, action):
+        return puck_caging(now, episode, action, "high")

@@ -1,0 +1,182 @@
+"""Handle: press a handle down, or pull it up, from the front or from the side.
+
+`vector` is where the handle's box stands. `object` is a point of the handle: the middle
+of its top for pressing, its right end for pulling from the front, a point in the middle
+of it for pulling from the side. `landmark` and `joint` are not read. Yu et al.,
+Meta-World (CoRL 2019), version 2 reward.
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from jaxmeta.core.types import Array, Bool, Scalar
+from jaxmeta.manipulation.grasp import caging
+from jaxmeta.manipulation.shaping import (
+    Point,
+    both,
+    choose,
+    closeness,
+    distance,
+    nearing,
+)
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings, Reward
+
+OUT = 0.216
+"""How far in front of the middle of its box the handle is, metres."""
+SIDEWAYS = 1.57
+"""The angle about z by which a box is turned that faces right; official, not pi / 2."""
+
+
+class Handle(ManipulationTask):
+    """A box with a handle that slides up and down on its front.
+
+    Attributes:
+      yaw: the angle by which the box is turned about z; 0 faces the robot.
+      height: the goal's height above the foot of the box, metres.
+      radius: within this of the goal the reward is full, metres.
+    """
+
+    quat_order = "zeros"
+    yaw: ClassVar[float] = 0.0
+    height: ClassVar[float]
+    radius: ClassVar[float]
+
+    def begin(self, vector, first, tcp):
+        out = (OUT * math.sin(self.yaw), -OUT * math.cos(self.yaw), self.height)
+        start = self._start(vector, first)
+        return Episode(vector + jnp.array(out), start, tcp, jnp.zeros(3))
+
+    def _start(self, vector: Point, first: Readings) -> Point:
+        """Where the reward takes the handle to start."""
+        del vector
+        return first.object
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HandlePress(Handle):
+    """Only heights count for what is left to do."""
+
+    name = "handle-press"
+    low = (-0.1, 0.8, -0.001)
+    high = (0.1, 0.9, 0.001)
+    goal_low = (-0.1, 0.55, 0.04)
+    goal_high = (0.1, 0.70, 0.08)
+    height = 0.075
+    radius = 0.02
+
+    def reward(self, now, episode, action):
+        del action
+        start = jnp.abs(episode.object[2] - episode.target[2])
+        pressed = nearing(self._left(now, episode), start, self.radius)
+        reached = nearing(
+            distance(now.object, now.tcp),
+            distance(episode.object, episode.tcp),
+            self.radius,
+        )
+        made = choose(self.success(now, episode), 1.0, both(reached, pressed))
+        return Reward(10.0 * made, {"reached": reached, "pressed": pressed})
+
+    def success(self, now, episode):
+        return self._left(now, episode) <= self.radius
+
+    def _left(self, now, episode):
+        return jnp.abs(now.object[2] - episode.target[2])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HandlePressSide(HandlePress):
+    """The same with the box on the left, facing right."""
+
+    name = "handle-press-side"
+    low = (-0.35, 0.65, -0.001)
+    high = (-0.25, 0.75, 0.001)
+    goal_low, goal_high = ManipulationTask.hand_low, ManipulationTask.hand_high
+    yaw = SIDEWAYS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HandlePull(Handle):
+    """Only heights count; `Episode.object` is the foot of the box, not the handle.
+
+    Attributes:
+      half: half of the handle's width between the pads, metres.
+      beside: a pad is beside the handle up to this distance, metres.
+      solved: up to this distance from the goal the task is solved, metres.
+    """
+
+    name = "handle-pull"
+    low = (-0.1, 0.8, -0.001)
+    high = (0.1, 0.9, 0.001)
+    goal_low = (-0.1, 0.55, 0.04)
+    goal_high = (0.1, 0.70, 0.18)
+    height = 0.172
+    radius = 0.05
+    half: ClassVar[float] = 0.022
+    beside: ClassVar[float] = 0.05
+    solved: ClassVar[float] = 0.05
+
+    def reward(self, now, episode, action):
+        left = self._gap(now.object, episode.target)
+        start = self._gap(episode.object, episode.target)
+        pulled = closeness(left, self.radius, start)
+        caged = caging(
+            now,
+            episode,
+            action,
+            now.object,
+            object_radius=self.half,
+            pad_success=self.beside,
+            reach_radius=0.01,
+            xz_threshold=0.01,
+            density="high",
+        )
+        held = (
+            (distance(now.object, now.tcp) < 0.035)
+            & (now.opening > 0)
+            & self._rises(now.object, episode.object)
+        )
+        total = both(caged, pulled) + choose(held, 1.0 + 5.0 * pulled, 0.0)
+        total = choose(left < self.radius, 10.0, total)
+        return Reward(total, {"caged": caged, "pulled": pulled})
+
+    def success(self, now, episode):
+        return self._gap(now.object, episode.target) <= self.solved
+
+    def _start(self, vector, first):
+        del first
+        return vector
+
+    def _gap(self, a: Point, b: Point) -> Scalar:
+        """What a point of the handle has left to the goal, metres."""
+        return jnp.abs(a[2] - b[2])
+
+    def _rises(self, point: Point, start: Point) -> Bool[Array, ""]:
+        """Whether the handle is up; it always is, as officially y is compared."""
+        return point[1] - 0.01 > start[2]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HandlePullSide(HandlePull):
+    """The box is on the left, facing right; distances count in all directions."""
+
+    name = "handle-pull-side"
+    low = (-0.35, 0.65, 0.0)
+    high = (-0.25, 0.75, 0.0)
+    goal_low, goal_high = ManipulationTask.hand_low, ManipulationTask.hand_high
+    yaw = SIDEWAYS
+    half = 0.032
+    beside = 0.06
+    solved = 0.08
+
+    def _start(self, vector, first):
+        del vector
+        return first.object
+
+    def _gap(self, a, b):
+        return distance(a, b)
+
+    def _rises(self, point, start):
+        return point[2] - 0.01 > start[2]

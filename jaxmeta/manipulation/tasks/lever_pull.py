@@ -1,0 +1,52 @@
+"""Lift a lever until it points straight up.
+
+`vector` is the lever's position, `object` is its end and `joint` its angle: 0 is level
+and towards the robot, -pi / 2 straight up. `landmark` is not read. Yu et al.,
+Meta-World (CoRL 2019), version 2 reward.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxmeta.manipulation.shaping import both, closeness, distance, shouldering
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+
+AXIS = (0.12, 0.0, 0.25)
+"""What the lever turns about, seen from `vector`, metres."""
+LENGTH = 0.2
+"""From there to its end, metres."""
+SCALE = (4.0, 1.0, 4.0)
+"""How much a distance counts along each axis: first below the lever, then up to it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LeverPull(ManipulationTask):
+    """The shoulder of the gripper goes under the lever's end and lifts it."""
+
+    name = "lever-pull"
+    hand_start = (0.0, 0.4, 0.2)
+    hand_low = (-0.5, 0.40, -0.15)
+    low = (-0.1, 0.7, 0.0)
+    high = (0.1, 0.8, 0.0)
+    goal_low, goal_high = hand_low, ManipulationTask.hand_high
+    quat_order = "xyzw"
+
+    def begin(self, vector, first, tcp):
+        del first
+        axis = vector + jnp.array(AXIS)
+        level = axis - jnp.array([0.0, LENGTH, 0.0])
+        return Episode(axis + jnp.array([0.0, 0.0, LENGTH]), level, tcp, jnp.zeros(3))
+
+    def reward(self, now, episode, action):
+        del action
+        ready = shouldering(
+            now.hand - now.object, episode.tcp - episode.object, jnp.array(SCALE)
+        )
+        start = distance(episode.object, episode.target)
+        lifted = closeness(distance(now.object, episode.target), 0.04, start)
+        return Reward(10.0 * both(ready, lifted), {"ready": ready, "lifted": lifted})
+
+    def success(self, now, episode):
+        del episode
+        return jnp.abs(now.joint + jnp.pi / 2) <= jnp.pi / 24

@@ -1,0 +1,88 @@
+"""Put a peg sideways into a hole of a block.
+
+`vector` is where the peg starts and where the block stands. `object` is the point to
+grip the peg at, `landmark` the peg's head. `joint` is not read. Yu et al., Meta-World
+(CoRL 2019), version 2 reward.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxmeta.manipulation.grasp import caging, carrying, holding
+from jaxmeta.manipulation.shaping import (
+    both,
+    choose,
+    closeness,
+    distance,
+    length,
+    prism,
+)
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+
+RADIUS = 0.07
+"""Within this of the goal, in metres, the peg's head is in the hole."""
+HOLE = (0.03, 0.0, 0.13)
+"""From the foot of the block to the goal in its hole, metres."""
+AROUND = (
+    ((0.1101, 0.0999, 0.01), (0.1499, -0.1001, 0.096)),
+    ((0.1101, 0.0999, 0.16), (0.1699, -0.1001, 0.19)),
+)
+"""Two boxes where the head should not be, before and above the hole, from the foot of
+the block, metres: for each the corner that counts 0 and the one that counts 1."""
+HEAD = (-0.1, 0.6, 0.014785)
+"""Where the margin has the head start, metres: where the peg is before it is placed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PegInsertSide(ManipulationTask):
+    """Grip the peg, lift it, and bring its head into the hole."""
+
+    name = "peg-insert-side"
+    low = (0.0, 0.5, 0.02, -0.35, 0.4, -0.001)
+    high = (0.2, 0.7, 0.02, -0.25, 0.7, 0.001)
+    goal_low = (-0.32, 0.4, 0.129)
+    goal_high = (-0.22, 0.7, 0.131)
+    quat_order = "xyzw"
+
+    def accepts(self, vector):
+        return distance(vector[:2], vector[3:5]) >= 0.1
+
+    def begin(self, vector, first, tcp):
+        del first
+        return Episode(vector[3:] + jnp.array(HOLE), vector[:3], tcp, jnp.array(HEAD))
+
+    def reward(self, now, episode, action):
+        left = _left(now.landmark, episode.target)
+        foot = episode.target - jnp.array(HOLE)
+        outside = both(
+            *(
+                prism(now.landmark, foot + jnp.array(zero), foot + jnp.array(one))
+                for zero, one in AROUND
+            )
+        )
+        near = closeness(left, RADIUS, _left(episode.landmark, episode.target))
+        in_place = both(near, outside)
+        grasped = caging(
+            now,
+            episode,
+            action,
+            now.object,
+            object_radius=0.0075,
+            pad_success=0.03,
+            reach_radius=0.01,
+            xz_threshold=0.005,
+            density="high",
+        )
+        held = holding(now, now.object, episode.object, 0.08)
+        total = choose(left <= RADIUS, 10.0, carrying(grasped, held, in_place))
+        terms = {"grasped": grasped, "in_place": in_place, "outside": outside}
+        return Reward(total, terms)
+
+    def success(self, now, episode):
+        return _left(now.landmark, episode.target) <= RADIUS
+
+
+def _left(head, target):
+    """From the peg's head to the goal, metres; across the hole it counts twice."""
+    return length((head - target) * jnp.array([1.0, 2.0, 2.0]))

@@ -1,0 +1,56 @@
+"""Pick-out-of-hole: lift a puck out of a hole and hold it at a point in the air.
+
+`vector` is where the puck starts, always the same, and the goal. `object` is the puck;
+`landmark` and `joint` are not read.
+Yu et al., Meta-World (CoRL 2019), version 2 reward.
+"""
+
+import dataclasses
+
+from jaxmeta.manipulation.grasp import caging, holding
+from jaxmeta.manipulation.shaping import above, both, closeness, distance, funnel
+from jaxmeta.manipulation.tasks.pick_place import Carry
+
+EMPTY = 0.33
+"""An opening of the gripper below which there is no puck in it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PickOutOfHole(Carry):
+    """`vector` is the puck's position in the hole and the goal."""
+
+    name = "pick-out-of-hole"
+    hand_low = (-0.5, 0.40, -0.05)
+    low = (0.0, 0.75, 0.02, -0.1, 0.5, 0.15)
+    high = (0.0, 0.75, 0.02, 0.1, 0.6, 0.3)
+    goal_low, goal_high = low[3:], high[3:]
+    reach = 0.04
+
+    def grasp(self, now, episode, action):
+        return caging(
+            now,
+            episode,
+            action,
+            now.object,
+            object_radius=0.015,
+            pad_success=0.02,
+            reach_radius=0.01,
+            xz_threshold=0.03,
+            effort=0.1,
+            density="high",
+        )
+
+    def in_place(self, now, episode):
+        # Narrower than the radius with the best reward.
+        start = distance(episode.object, episode.target)
+        return closeness(distance(now.object, episode.target), 0.02, start)
+
+    def held(self, now, episode):
+        held = holding(now, now.object, episode.object, self.reach, 0.02)
+        return held & (now.opening >= EMPTY)
+
+    def carried(self, now, episode, in_place):
+        # Below the funnel the gripper might hit the edge of the hole.
+        away = distance(now.tcp[:2], episode.object[:2])
+        floor = funnel(away, threshold=0.03, scale=0.015, level=0.15)
+        return both(in_place, above(now.tcp[2], floor, 0.02))

@@ -1,0 +1,64 @@
+"""Shelf-place: put a block on a board of a shelf.
+
+`vector` is where the block starts, at the height at which it rests rather than at the
+drawn one, and the goal, .3 m above the shelf's foot. `object` is the block; `landmark`
+and `joint` are not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxmeta.manipulation.grasp import caging, holding
+from jaxmeta.manipulation.shaping import both, choose
+from jaxmeta.manipulation.task import Episode
+from jaxmeta.manipulation.tasks.pick_place import Carry
+
+BOARD = 0.24
+"""Height of the board's middle, metres."""
+
+IN_FRONT = 0.15
+"""So far to the front and to the sides of the goal it is below the board, metres."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShelfPlace(Carry):
+    """`vector` is the block's position and the goal; the block's height is not used."""
+
+    name = "shelf-place"
+    low = (-0.1, 0.5, 0.019, -0.1, 0.8, 0.299)
+    high = (0.1, 0.6, 0.021, 0.1, 0.9, 0.301)
+    goal_low, goal_high = low[3:], high[3:]
+    quat_order = "xyzw"
+    apart = 0.1
+    reach = 0.025
+
+    def begin(self, vector, first, tcp):
+        start = vector[:3].at[2].set(first.object[2])
+        return Episode(vector[3:], start, tcp, jnp.zeros(3))
+
+    def grasp(self, now, episode, action):
+        return caging(
+            now,
+            episode,
+            action,
+            now.object,
+            object_radius=0.02,
+            pad_success=0.05,
+            reach_radius=0.01,
+            xz_threshold=0.01,
+        )
+
+    def held(self, now, episode):
+        return holding(now, now.object, episode.object, self.reach)
+
+    def carried(self, now, episode, in_place):
+        # Under the board it gets worse the lower and the deeper; behind it is nothing.
+        x, y, z = now.object
+        target_x, target_y, _ = episode.target
+        front = target_y - IN_FRONT
+        under = (z > 0.0) & (z < BOARD) & (jnp.abs(x - target_x) < IN_FRONT)
+        loss = both((y - front) / IN_FRONT, (BOARD - z) / BOARD)
+        less = jnp.clip(in_place - loss, 0.0, 1.0)
+        kept = choose(under & (front < y) & (y < target_y), less, in_place)
+        return choose(under & (y > target_y), 0.0, kept)

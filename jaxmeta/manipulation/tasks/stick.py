@@ -1,0 +1,156 @@
+"""Push or pull a thermos flask with a stick.
+
+`vector` is where the stick starts and the goal; both heights are fixed and not read
+from it. `object` is the middle of the stick, `second` the flask's handle, `landmark`
+the far end of the stick. `joint` is not read. Yu et al., Meta-World (CoRL 2019),
+version 2 reward.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from jaxmeta.manipulation.grasp import caging, holding
+from jaxmeta.manipulation.shaping import both, choose, closeness, distance, length
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+
+LYING = 0.02
+"""Height of the stick on the table, metres."""
+FLASK = (0.2, 0.6, 0.0)
+"""Foot of the flask before it is placed, metres; the margins are taken from here."""
+SOLVED = 0.12
+"""Within this of the goal, in metres, the flask's handle has arrived."""
+AT_TIPS = 0.02
+"""Within this of the tips, in metres, the stick can be held."""
+
+
+class Stick(ManipulationTask):
+    """Grip the stick and move the flask with it.
+
+    `episode.object` is where the stick starts, `episode.landmark` is `FLASK`.
+
+    Attributes:
+      goal_height: height of the goal, metres.
+    """
+
+    quat_order = "xyzw"
+    goal_height: ClassVar[float]
+
+    def accepts(self, vector):
+        return distance(vector[:2], vector[3:5]) >= 0.1
+
+    def begin(self, vector, first, tcp):
+        del first
+        target = jnp.append(vector[3:5], self.goal_height)
+        start = jnp.append(vector[:2], LYING)
+        return Episode(target, start, tcp, jnp.array(FLASK))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StickPush(Stick):
+    """Away from the hand; solved only while both pads press on the lifted stick."""
+
+    name = "stick-push"
+    low = (-0.08, 0.58, 0.0, 0.399, 0.55, 0.1319)
+    high = (-0.03, 0.62, 0.001, 0.401, 0.6, 0.1321)
+    goal_low, goal_high = low[3:], high[3:]
+    goal_height = 0.132
+
+    def reward(self, now, episode, action):
+        stick = now.object + jnp.array([0.015, 0.0, 0.0])
+        target = episode.target
+        margin = distance(episode.object, target) - SOLVED
+        stick_near = closeness(distance(stick, target), SOLVED, margin)
+        left = distance(now.second, target)
+        margin = distance(episode.landmark, target) - SOLVED
+        flask_near = closeness(left, SOLVED, margin)
+        grasped = caging(
+            now,
+            episode,
+            action,
+            stick,
+            object_radius=0.04,
+            pad_success=0.05,
+            reach_radius=0.01,
+            xz_threshold=0.01,
+            density="high",
+        )
+        pushed = 2.0 + 5.0 * stick_near + 3.0 * flask_near
+        pushed = choose(left <= SOLVED, 10.0, pushed)
+        held = holding(now, stick, episode.object, AT_TIPS)
+        terms = {
+            "grasped": grasped,
+            "stick_near": stick_near,
+            "flask_near": flask_near,
+        }
+        return Reward(choose(held, pushed, grasped), terms)
+
+    def success(self, now, episode):
+        gripped = (now.pad_forces > 0).all() & (now.opening > 0)
+        lifted = now.object[2] - 0.01 > episode.object[2]
+        there = distance(now.second, episode.target) <= SOLVED
+        return there & gripped & lifted
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StickPull(Stick):
+    """Towards the hand, with the stick through the flask's handle."""
+
+    name = "stick-pull"
+    hand_low = (-0.5, 0.35, 0.05)
+    low = (-0.1, 0.55, 0.0, 0.35, 0.45, 0.0199)
+    high = (0.0, 0.65, 0.001, 0.45, 0.55, 0.0201)
+    goal_low, goal_high = low[3:], high[3:]
+    goal_height = LYING
+
+    def reward(self, now, episode, action):
+        radius = 0.05
+        stick, target = now.object, episode.target
+        middle = jnp.array([0.05, 0.0, 0.0])
+        flask, flask_start = now.second + middle, episode.landmark + middle
+        scale = jnp.array([1.0, 1.0, 2.0])
+        threading = closeness(
+            length((stick - flask) * scale),
+            radius,
+            length((episode.object - flask_start) * scale),
+        )
+        margin = distance(episode.object, target)
+        stick_near = closeness(distance(stick, target), radius, margin)
+        margin = distance(episode.landmark, target)
+        flask_near = closeness(distance(flask, target), radius, margin)
+        grasped = caging(
+            now,
+            # Officially these margins, too, are taken from the flask, not the stick.
+            episode._replace(object=episode.landmark),
+            action,
+            stick,
+            object_radius=0.014,
+            pad_success=0.05,
+            reach_radius=0.01,
+            xz_threshold=0.01,
+            density="high",
+        )
+        held = holding(now, stick, episode.object, AT_TIPS)
+        wanted = both(choose(held, 1.0, grasped), threading)
+        through = choose(
+            distance(now.second, target) <= SOLVED,
+            10.0,
+            6.0 + wanted + 2.0 * stick_near + flask_near,
+        )
+        pulled = choose(self._through(now), through, 1.0 + wanted + 5.0 * threading)
+        terms = {
+            "grasped": grasped,
+            "threading": threading,
+            "stick_near": stick_near,
+            "flask_near": flask_near,
+        }
+        return Reward(choose(held, pulled, wanted), terms)
+
+    def success(self, now, episode):
+        return (distance(now.second, episode.target) <= SOLVED) & self._through(now)
+
+    def _through(self, now):
+        """Whether the end of the stick is behind the handle's plane, within it."""
+        past, y, z = now.landmark - now.second
+        return (past >= 0) & (jnp.abs(y) <= 0.04) & (jnp.abs(z) <= 0.06)

@@ -1,0 +1,89 @@
+"""Sweep: push a block off the table's edge, or into a hole in the table.
+
+`vector` is where the block starts; for the hole also a goal, which is not used.
+`object` is the block; `landmark` and `joint` are not read.
+Yu et al., Meta-World (CoRL 2019), version 2 reward.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from jaxmeta.manipulation.grasp import pinching
+from jaxmeta.manipulation.shaping import both, distance
+from jaxmeta.manipulation.task import Episode
+from jaxmeta.manipulation.tasks.pick_place import Carry
+
+HOLE = (0.0, 0.84, 0.02)
+"""The goal of sweep-into, metres."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep(Carry):
+    """`vector` is the block's position; the goal is to its right.
+
+    Attributes:
+      slack: up to this from the block's sides the pads are at it, metres.
+      xz_threshold: up to this the tips are level with the block, metres.
+    """
+
+    name = "sweep"
+    low = (-0.1, 0.6, 0.02)
+    high = (0.1, 0.7, 0.02)
+    goal_low = (0.49, 0.6, 0.0)
+    goal_high = (0.51, 0.7, 0.02)
+    solved_within = 0.05
+    slack: ClassVar[float] = 0.01
+    xz_threshold: ClassVar[float] = 0.005
+
+    def accepts(self, vector):
+        del vector
+        return jnp.array(True)
+
+    def begin(self, vector, first, tcp):
+        del first
+        target = jnp.array([0.5, 0.0, 0.01]).at[1].set(vector[1])
+        return Episode(target, vector, tcp, jnp.zeros(3))
+
+    def grasp(self, now, episode, action):
+        del action
+        return pinching(
+            now,
+            episode,
+            now.object,
+            object_radius=0.02,
+            slack=self.slack,
+            xz_threshold=self.xz_threshold,
+        )
+
+    def on_the_way(self, now, episode, grasp, in_place):
+        del now, episode
+        return 2.0 * grasp + 6.0 * both(grasp, in_place)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepInto(Sweep):
+    """`vector` is the block's position and a goal that is not used: the hole stays.
+
+    Officially the block starts at its height after the reset, some 7 cm, and falls.
+    """
+
+    name = "sweep-into"
+    low = (-0.1, 0.6, 0.02, -0.001, 0.8399, 0.0199)
+    high = (0.1, 0.7, 0.02, 0.001, 0.8401, 0.0201)
+    goal_low, goal_high = low[3:], high[3:]
+    quat_order = "xyzw"
+    slack = 0.005
+    xz_threshold = 0.01
+
+    def accepts(self, vector):
+        return distance(vector[:2], jnp.array(HOLE[:2])) >= self.apart
+
+    def begin(self, vector, first, tcp):
+        start = vector[:3].at[2].set(first.object[2])
+        return Episode(jnp.array(HOLE), start, tcp, jnp.zeros(3))
+
+    def goal(self, now, episode):
+        # At the block's height, so that falling in costs nothing.
+        return episode.target.at[2].set(now.object[2])
