@@ -196,7 +196,7 @@ def carrying(grasped: Scalar, held: Bool[Array, ""], in_place: Scalar) -> Scalar
 
     Example:
       >>> half = jnp.array(0.5)
-      >>> [float(carrying(half, jnp.array(x), half).round(4)) for x in (False, True)]
+      >>> [round(float(carrying(half, jnp.array(x), half)), 4) for x in (False, True)]
       [0.3333, 4.0]
     """
     wanted = both(choose(held, 1.0, grasped), in_place)

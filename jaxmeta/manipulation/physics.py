@@ -144,6 +144,17 @@ class Physics:
         # Positions of bodies belong to the state before the last substep.
         return mjx.kinematics(model, data)
 
+    def pad_forces(self, data: mjx.Data) -> Float[Array, "2"]:
+        """`[2]` 1 where the left and right pad press on the free body, else 0.
+
+        The success of one task asks whether both do, not how hard.
+        """
+        contact, (pads, free) = data._impl.contact, _geom_ids()
+        touching = contact.dist < 0
+        on_free = jnp.isin(contact.geom, free).any(axis=1) & touching
+        by_pad = (contact.geom[:, :, None] == pads[None, None, :]).any(axis=1)
+        return (by_pad & on_free[:, None]).any(axis=0).astype(jnp.float32)
+
 
 def start(model: mjx.Model, hand: Float[Array, "3"], place: Placement) -> mjx.Data:
     """The state at the start of an episode: fingers open, everything at rest.
@@ -160,6 +171,16 @@ def start(model: mjx.Model, hand: Float[Array, "3"], place: Placement) -> mjx.Da
     ).astype(data.qpos.dtype)
     data = data.replace(qpos=qpos, mocap_pos=place.fixture[None].astype(qpos.dtype))
     return mjx.kinematics(model, data)
+
+
+@functools.cache
+def _geom_ids() -> tuple[np.ndarray, np.ndarray]:
+    """The pads, left and right, and the shapes of the free body."""
+    model = compile_scene(Geometry(), 0.0025)
+    names = [model.geom(i).name for i in range(model.ngeom)]
+    pads = [names.index(f"{side}_pad") for side in ("left", "right")]
+    free = [i for i, name in enumerate(names) if name.startswith("free")]
+    return np.array(pads), np.array(free)
 
 
 @functools.cache

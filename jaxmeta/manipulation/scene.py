@@ -229,7 +229,7 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
         '<numeric name="max_geom_pairs" data="6"/></custom>',
         '<default><geom contype="0" conaffinity="0"/></default><worldbody>',
         f'<geom name="floor" type="plane" size="2 2 .1" pos="0 0 {geometry.floor}"/>',
-        *_boxes("wall", geometry.walls, NUM_WALLS, Box((1e-3,) * 3, (0, 0, FAR))),
+        *_boxes("wall", geometry.walls, NUM_WALLS, Box((1e-3,) * 3, PARKED)),
         '<body name="hand" gravcomp="1">',
         *(
             f'<joint name="hand_{axis}" type="slide" axis="{unit}"/>'
@@ -243,7 +243,7 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
         *_shapes("free", free),
         "</body>",
         '<body name="fixture" mocap="true">',
-        *_boxes("fixed", geometry.fixed, NUM_FIXED, Box((1e-3,) * 3, (0, 0, FAR))),
+        *_boxes("fixed", geometry.fixed, NUM_FIXED, Box((1e-3,) * 3, PARKED)),
         f'<body name="mechanism" pos="{_text(geometry.mechanism_pos)}" gravcomp="1">',
         *_joints(geometry),
         *_shapes("mechanism", geometry.mechanism),
@@ -256,8 +256,7 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
             for side in ("right", "left")
         ),
         *(
-            f'<position joint="hand_{axis}" kp="{HAND_STIFFNESS}" '
-            f'kv="{HAND_DAMPING}"/>'
+            f'<position joint="hand_{axis}" kp="{HAND_STIFFNESS}" kv="{HAND_DAMPING}"/>'
             for axis in "xyz"
         ),
         "</actuator></mujoco>",

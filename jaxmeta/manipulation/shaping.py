@@ -1,8 +1,8 @@
 """The building blocks of the rewards: soft bounds, soft "and", and caging a grasp.
 
-Tassa et al., DeepMind Control Suite (2018, arXiv 1801.00690), appendix, for `tolerance`;
-Yu et al., Meta-World (CoRL 2019, arXiv 1910.10897), version 2 rewards, for the rest. All
-differentiable almost everywhere and total: no argument makes a nan.
+Tassa et al., DeepMind Control Suite (2018, arXiv 1801.00690), appendix, for
+`tolerance`; Yu et al., Meta-World (CoRL 2019, arXiv 1910.10897), version 2 rewards, for
+the rest. All are differentiable almost everywhere and total: no argument makes a nan.
 """
 
 from typing import Literal, TypeAlias
@@ -40,7 +40,7 @@ def tolerance(
       sigmoid: how it falls.
 
     Example:
-      >>> float(tolerance(2.0, (0.0, 1.0), 1.0, "long_tail").round(4))
+      >>> round(float(tolerance(2.0, (0.0, 1.0), 1.0, "long_tail")), 4)
       0.1
     """
     low, high = bounds
@@ -67,7 +67,7 @@ def closeness(gap: Number, radius: Number, margin: Number) -> Scalar:
       margin: most often what the distance was at the start, metres.
 
     Example:
-      >>> [float(closeness(x, 0.05, 0.5).round(4)) for x in (0.05, 0.55)]
+      >>> [round(float(closeness(x, 0.05, 0.5)), 4) for x in (0.05, 0.55)]
       [1.0, 0.1]
     """
     return tolerance(gap, (0.0, radius), margin, "long_tail")
@@ -85,7 +85,7 @@ def nearing(
       sigmoid: how it falls.
 
     Example:
-      >>> [float(nearing(x, 0.5, 0.05).round(4)) for x in (0.05, 0.5)]
+      >>> [round(float(nearing(x, 0.5, 0.05)), 4) for x in (0.05, 0.5)]
       [1.0, 0.1]
     """
     return tolerance(gap, (0.0, radius), jnp.abs(start - radius), sigmoid)
@@ -112,12 +112,13 @@ def both(a: Number, b: Number) -> Scalar:
     """The Hamacher product `a b / (a + b - a b)`, a soft "and" of numbers in [0, 1].
 
     Example:
-      >>> float(both(0.5, 0.5).round(4)), float(both(0.0, 0.0))
+      >>> round(float(both(0.5, 0.5)), 4), float(both(0.0, 0.0))
       (0.3333, 0.0)
     """
     a, b = jnp.asarray(a), jnp.asarray(b)
     below = a + b - a * b
-    return jnp.where(below > 0, a * b / jnp.where(below > 0, below, 1.0), 0.0)
+    some = below > 1e-12  # the gradient divides by its square
+    return jnp.where(some, a * b / jnp.where(some, below, 1.0), 0.0)
 
 
 def distance(a: Array, b: Array) -> Scalar:
@@ -186,7 +187,7 @@ def above(height: Number, floor: Number, margin: Number) -> Scalar:
       margin: at this depth, and that 1 cm, it is .1, metres.
 
     Example:
-      >>> [float(above(x, 0.2, 0.05).round(4)) for x in (0.3, 0.195, 0.14)]
+      >>> [round(float(above(x, 0.2, 0.05)), 4) for x in (0.3, 0.195, 0.14)]
       [1.0, 1.0, 0.1]
     """
     return closeness(jnp.maximum(floor - height, 0.0), 0.01, margin)
@@ -209,7 +210,7 @@ def lifted_and_placed(
       trying: what lifting is worth, out of 1.
 
     Example:
-      >>> float(lifted_and_placed(jnp.array(True), 0.42, 0.02, 0.4).round(4))
+      >>> round(float(lifted_and_placed(jnp.array(True), 0.42, 0.02, 0.4)), 4)
       0.19
     """
     placed = closeness(gap, radius, margin)

@@ -136,9 +136,7 @@ class ManipulationTask(abc.ABC):
         return jnp.array(True)
 
     @abc.abstractmethod
-    def begin(
-        self, vector: Float[Array, " n"], first: Readings, tcp: Point
-    ) -> Episode:
+    def begin(self, vector: Float[Array, " n"], first: Readings, tcp: Point) -> Episode:
         """What is fixed for an episode.
 
         Args:

@@ -109,7 +109,7 @@ def play(loop, vector, policy, *, trace=False, stop=True):
     """Whether any step of an episode succeeds, and its length and return."""
     obs, total, solved = loop.reset(vector), 0.0, None
     for i in range(HORIZON):
-        action = np.clip(policy.get_action(obs), -1, 1).astype(np.float32)
+        action = np.clip(policy.get_action(obs.copy()), -1, 1).astype(np.float32)
         obs, reward, success = loop.step(action)
         total += reward
         if trace and i % 10 == 0:

@@ -105,7 +105,9 @@ def episode(task, env, act, max_steps, rng):
     while left > 0:
         action = np.clip(act(obs, rng), -1.0, 1.0).astype(np.float32)
         obs, reward, _, truncated, info = env.step(action)
-        row = {**readings(task, env), "observation": obs, "action": action}
+        # Some policies write into what they are shown.
+        seen = obs.copy()
+        row = {**readings(task, env), "observation": seen, "action": action}
         success = bool(info["success"])
         rows.append({**row, "reward": reward, "success": success})
         left = min(left - 1, STOP_AFTER_SUCCESS) if success else left - 1

@@ -1,5 +1,6 @@
 """The tasks by their official names."""
 
+import difflib
 import importlib
 import inspect
 import pkgutil
@@ -19,3 +20,20 @@ def _all() -> dict[str, ManipulationTask]:
 
 
 TASKS = _all()
+
+
+def find(name: str) -> ManipulationTask:
+    """The task of that name.
+
+    Raises:
+      ValueError: naming the nearest, if there is none.
+
+    Example:
+      >>> find("reach").name
+      'reach'
+    """
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TASKS)}."
+        raise ValueError(f"unknown task {name!r}; {hint}")
+    return TASKS[name]

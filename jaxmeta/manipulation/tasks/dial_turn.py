@@ -10,7 +10,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from jaxmeta.manipulation.shaping import both, closeness, distance, tolerance
+from jaxmeta.manipulation.shaping import both, distance, nearing
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 PUSH = (0.05, 0.02, 0.09)
@@ -39,11 +39,12 @@ class DialTurn(ManipulationTask):
         # Officially the goal's margin starts at the fingers' place, not at the point.
         start = distance(episode.landmark, episode.target)
         left = distance(now.object, episode.target)
-        turned = closeness(left, SOLVED, jnp.abs(start - SOLVED))
-        near = tolerance(
+        turned = nearing(left, start, SOLVED)
+        near = nearing(
             distance(now.tcp, now.object + jnp.array(PUSH)),
-            (0.0, REACHED),
-            jnp.abs(distance(episode.tcp, episode.landmark) - REACHED),
+            distance(episode.tcp, episode.landmark),
+            REACHED,
+            "gaussian",
         )
         reached = both(near, jnp.clip(action[3], 0.0, 1.0))
         total = 10.0 * both(reached, turned)

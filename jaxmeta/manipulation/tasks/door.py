@@ -11,6 +11,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from jaxmeta.manipulation.shaping import (
+    above,
     both,
     choose,
     closeness,
@@ -69,11 +70,9 @@ class DoorOpen(Door):
         radius = 0.12
         door = handle - jnp.array([0.05, 0.0, 0.0])
         floor = funnel(distance(hand[:2], door[:2]), radius, 0.04, 0.4)
-        below = jnp.maximum(floor - hand[2], 0.0)
-        above = closeness(below, 0.01, floor / 2)
         gap = handle + jnp.array([0.0, 0.03, -0.01])
         near = closeness(distance(hand, gap), radius / 2, 0.5)
-        return both(above, near)
+        return both(above(hand[2], floor, floor / 2), near)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,8 +25,8 @@ RADIUS = 0.07
 HOLE = (0.03, 0.0, 0.13)
 """From the foot of the block to the goal in its hole, metres."""
 AROUND = (
-    ((0.1101, 0.0999, 0.01), (0.1499, -0.1001, 0.096)),
-    ((0.1101, 0.0999, 0.16), (0.1699, -0.1001, 0.19)),
+    ((0.110080, 0.099912, 0.01), (0.149920, -0.100119, 0.096)),
+    ((0.110080, 0.099912, 0.16), (0.169920, -0.100135, 0.19)),
 )
 """Two boxes where the head should not be, before and above the hole, from the foot of
 the block, metres: for each the corner that counts 0 and the one that counts 1."""

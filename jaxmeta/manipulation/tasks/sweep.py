@@ -1,4 +1,4 @@
-"""Sweep: push a block off the table's edge, or into a hole in the table.
+"""Sweep: push a block to a goal far to its right, or into a hole in the table.
 
 `vector` is where the block starts; for the hole also a goal, which is not used.
 `object` is the block; `landmark` and `joint` are not read.

@@ -63,7 +63,7 @@ class Window(ManipulationTask):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WindowOpen(Window):
-    """To the right; the reward takes the pane to start at the frame's middle."""
+    """To the right; the handle really starts 24 cm from the goal, not 20."""
 
     name = "window-open"
     low = (-0.1, 0.7, 0.16)

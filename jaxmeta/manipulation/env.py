@@ -1,0 +1,269 @@
+"""The tasks as a Brax environment: any mixture of them in one compiled step.
+
+Which task an environment plays, and its goal, are part of its state. So a batch mixes
+tasks freely, and a task or goal is drawn anew without compiling anything.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from brax.envs.base import Env, State
+
+from jaxmeta.core.types import Array, Bool, Float, Int, PRNGKey, Scalar
+from jaxmeta.manipulation.observation import Frame, clipped, frame, observe
+from jaxmeta.manipulation.physics import Physics, body_ids, compile_scenes, start
+from jaxmeta.manipulation.sensors import Poses, Readings, read, views_of
+from jaxmeta.manipulation.shaping import Point
+from jaxmeta.manipulation.task import Episode, ManipulationTask
+from jaxmeta.manipulation.tasks import find
+
+HORIZON = 500
+"""Steps of an episode; 80 of them are a second."""
+
+STEP_LENGTH = 0.01
+"""How far an action of 1 moves the point that drags the hand, metres."""
+
+AT_REST = (0.0045, 0.0014, -0.0049)
+"""Where the official hand comes to rest, from where it is sent, metres."""
+
+NUM_DRAWS = 64
+"""Draws of positions of which the first that is accepted is used."""
+
+VECTOR = 6
+"""Numbers in a draw; tasks that need three ignore the others."""
+
+
+class Play(NamedTuple):
+    """What an environment must remember, beside the simulator's state.
+
+    Attributes:
+      task: `[]` which of the environment's tasks.
+      vector: `[6]` the draw that says where things and goal are.
+      episode: what is fixed for the episode.
+      goal: `[3]` the point that drags the hand, metres.
+      before: `[18]` the frame seen one step ago.
+      steps: `[]` steps taken.
+      solved: `[]` whether any step succeeded so far.
+      key: raw bits of the key of the next draw.
+    """
+
+    task: Int[Array, ""]
+    vector: Float[Array, "6"]
+    episode: Episode
+    goal: Point
+    before: Frame
+    steps: Int[Array, ""]
+    solved: Bool[Array, ""]
+    key: Array
+
+
+class Judged(NamedTuple):
+    """What a task says of a moment."""
+
+    seen: Frame
+    obs: Float[Array, "39"]
+    reward: Scalar
+    success: Bool[Array, ""]
+
+
+class ManipulationEnv(Env):
+    """Meta-World's tasks behind Brax's interface; pure, to be vmapped.
+
+    Actions are `[4]` in [-1, 1]: three displacements of 1 cm and the grip (1 closes).
+    They are clipped; what is not a number counts as 0. Observations are `[39]`, as
+    `observation.observe` says, with the task's one-hot number after it if asked for.
+    `state.done` is 1 after 500 steps; `state.info["truncation"]` says that it was for
+    the time, which is always so: success does not end an episode. `state.metrics` has
+    `success` (now) and `solved` (at any step so far). A step after the end goes on.
+
+    Args:
+      tasks: official names without version, such as "door-open"; with several, `reset`
+        draws one of them uniformly.
+      physics: the faithful 5 steps of 2.5 ms by default.
+      hidden_goal: whether the goal is left out of the observation (zeros).
+      one_hot: whether the number of the task is appended, one-hot.
+
+    Raises:
+      ValueError: for no task, or an unknown one, naming the nearest.
+
+    Example:
+      >>> env = ManipulationEnv(["reach", "push"])
+      >>> env.observation_size, env.action_size
+      (39, 4)
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        *,
+        physics: Physics | None = None,
+        hidden_goal: bool = False,
+        one_hot: bool = False,
+    ):
+        if not tasks:
+            raise ValueError("tasks must name at least one task, got none.")
+        self.tasks: tuple[ManipulationTask, ...] = tuple(find(name) for name in tasks)
+        self.physics = Physics() if physics is None else physics
+        self.hidden_goal, self.one_hot = hidden_goal, one_hot
+        stack = lambda rows: jax.tree.map(lambda *x: jnp.stack(x), *rows)
+        self._views = stack([views_of(task) for task in self.tasks])
+        column = lambda name: jnp.array([getattr(task, name) for task in self.tasks])
+        self._hand_start = column("hand_start")
+        self._hand_low, self._hand_high = column("hand_low"), column("hand_high")
+        padded = lambda x: (*x, *(0.0,) * (VECTOR - len(x)))
+        self._low = jnp.array([padded(task.low) for task in self.tasks])
+        self._high = jnp.array([padded(task.high) for task in self.tasks])
+
+    @functools.cached_property
+    def models(self):
+        """The compiled scenes; made when first asked for."""
+        with jax.ensure_compile_time_eval():
+            geometries = [task.geometry for task in self.tasks]
+            return compile_scenes(geometries, self.physics.timestep)
+
+    @property
+    def observation_size(self) -> int:
+        return 39 + self.one_hot * len(self.tasks)
+
+    @property
+    def action_size(self) -> int:
+        return 4
+
+    @property
+    def backend(self) -> str:
+        return "mjx"
+
+    @property
+    def dt(self) -> float:
+        """Seconds of one step."""
+        return self.physics.timestep * self.physics.substeps
+
+    def reset(self, rng: PRNGKey) -> State:
+        """Starts an episode of a task drawn uniformly, with a goal drawn anew."""
+        task_key, key = jax.random.split(rng)
+        task = jax.random.randint(task_key, (), 0, len(self.tasks))
+        return self.reset_task(key, task)
+
+    def reset_task(self, rng: PRNGKey, task: Int[Array, ""]) -> State:
+        """Starts an episode of task number `task`, with a goal drawn anew."""
+        draw_key, key = jax.random.split(rng)
+        return self.reset_to(self.draw(draw_key, task), task, key)
+
+    def draw(self, rng: PRNGKey, task: Int[Array, ""]) -> Float[Array, "6"]:
+        """A draw of where things and goal are that the task accepts."""
+        shares = jax.random.uniform(rng, (NUM_DRAWS, VECTOR))
+        low, high = self._low[task], self._high[task]
+        vectors = low + shares * (high - low)
+        accepts = lambda vector: self._ask(task, lambda t, v: t.accepts(v), vector)
+        return vectors[jnp.argmax(jax.vmap(accepts)(vectors))]
+
+    def reset_to(
+        self, vector: Float[Array, "6"], task: Int[Array, ""], rng: PRNGKey
+    ) -> State:
+        """Starts an episode of a task from a given draw."""
+        place = self._ask(task, lambda t, v: t.place(v), vector)
+        goal = self._hand_start[task]
+        data = start(self.models.of(task), goal + jnp.array(AT_REST), place)
+        now = self._read(task, data)
+        episode = self._ask(task, lambda t, v: t.begin(v, now, now.tcp), vector)
+        nothing = jnp.zeros(4)
+        judged = self._judge(task, now, None, episode, nothing)
+        play = Play(
+            task=task,
+            vector=vector,
+            episode=episode,
+            goal=goal,
+            before=judged.seen,
+            steps=jnp.zeros((), jnp.int32),
+            solved=jnp.array(False),
+            key=jax.random.key_data(rng),
+        )
+        zero = jnp.zeros(())
+        info = {"play": play, "truncation": zero}
+        metrics = {"success": zero, "solved": zero}
+        return State(data, self._whole(task, judged.obs), zero, zero, metrics, info)
+
+    def step(self, state: State, action: Float[Array, "4"]) -> State:
+        """One step of 12.5 ms.
+
+        Raises:
+          ValueError: for an action that is not `[4]`.
+        """
+        if jnp.shape(action) != (4,):
+            raise ValueError(
+                f"an action must have shape (4,), got {jnp.shape(action)}; batches go "
+                "through jax.vmap."
+            )
+        action = jnp.nan_to_num(jnp.clip(action, -1.0, 1.0))
+        play: Play = state.info["play"]
+        goal = jnp.clip(
+            play.goal + STEP_LENGTH * action[:3],
+            self._hand_low[play.task],
+            self._hand_high[play.task],
+        )
+        grip = jnp.stack([action[3], -action[3]])
+        ctrl = jnp.concatenate([grip, goal + jnp.array(AT_REST)])
+        data = self.physics.step(self.models.of(play.task), state.pipeline_state, ctrl)
+        now = self._read(play.task, data)
+        judged = self._judge(play.task, now, play.before, play.episode, action)
+        solved = play.solved | judged.success
+        steps = play.steps + 1
+        done = (steps >= HORIZON).astype(jnp.float32)
+        play = play._replace(goal=goal, before=judged.seen, steps=steps, solved=solved)
+        metrics = {
+            "success": judged.success.astype(jnp.float32),
+            "solved": solved.astype(jnp.float32),
+        }
+        return state.replace(
+            pipeline_state=data,
+            obs=self._whole(play.task, judged.obs),
+            reward=judged.reward,
+            done=done,
+            metrics={**state.metrics, **metrics},
+            info={**state.info, "play": play, "truncation": done},
+        )
+
+    def _ask(self, task: Int[Array, ""], question: Any, *given: Any) -> Any:
+        """What the task answers; small arithmetic, so all are asked under `vmap`."""
+        branches = [functools.partial(question, one) for one in self.tasks]
+        return jax.lax.switch(task, branches, *given)
+
+    def _read(self, task: Int[Array, ""], data: Any) -> Readings:
+        ids = body_ids()
+        bodies = jnp.array([ids[name] for name in ("free", "mechanism", "fixture")])
+        pads = jnp.array([ids["left_pad"], ids["right_pad"]])
+        poses = Poses(
+            hand=data.xpos[ids["hand"]],
+            pads=data.xpos[pads],
+            bodies=data.xpos[bodies],
+            quats=data.xquat[bodies],
+            joints=data.qpos[-3:],
+            pad_forces=self.physics.pad_forces(data),
+        )
+        views = jax.tree.map(lambda rows: rows[task], self._views)
+        return clipped(read(views, poses))
+
+    def _judge(
+        self,
+        task: Int[Array, ""],
+        now: Readings,
+        before: Frame | None,
+        episode: Episode,
+        action: Float[Array, "4"],
+    ) -> Judged:
+        def judge(one: ManipulationTask, now, before, episode, action):
+            seen = frame(one, now)
+            before = seen if before is None else before
+            obs = observe(one, seen, before, episode.target, hidden=self.hidden_goal)
+            reward = one.reward(now, episode, action).total
+            return Judged(seen, obs, reward, one.success(now, episode))
+
+        return self._ask(task, judge, now, before, episode, action)
+
+    def _whole(self, task: Int[Array, ""], obs: Float[Array, "39"]) -> Array:
+        if not self.one_hot:
+            return obs
+        return jnp.concatenate([obs, jax.nn.one_hot(task, len(self.tasks))])

@@ -1,0 +1,93 @@
+"""What `brax.training`'s agents need to learn on the tasks.
+
+Brax's own automatic reset replays the first episode of every environment for ever,
+goal included; `wrap` starts a new one with a new goal. And brax 0.14 calls
+`jax.device_put_replicated`, which JAX 0.10 removed; `supply_removed` puts back what
+JAX's documentation gives as its replacement.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from brax.envs.base import Env, State, Wrapper
+from brax.envs.wrappers.training import EpisodeWrapper, VmapWrapper
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
+
+
+class AutoReset(Wrapper):
+    """Starts a new episode of the same task, with a new goal, in the step that ends one.
+
+    `state.done` and `state.reward` are those of the episode that ended,
+    `state.info["final_obs"]` is what was last seen of it, and `state.obs` what is seen
+    first of the new one.
+
+    Args:
+      env: batched; the environments within it are `ManipulationEnv`s.
+    """
+
+    def reset(self, rng: jax.Array) -> State:
+        state = self.env.reset(rng)
+        return state.replace(info={**state.info, "final_obs": state.obs})
+
+    def step(self, state: State, action: jax.Array) -> State:
+        fresh_start = state.done > 0
+        steps = jnp.where(fresh_start, 0.0, state.info["steps"])
+        state = state.replace(
+            done=jnp.zeros_like(state.done), info={**state.info, "steps": steps}
+        )
+        state = self.env.step(state, action)
+        play = state.info["play"]
+        single: ManipulationEnv = self.unwrapped
+        keys = jax.random.wrap_key_data(play.key)
+        fresh = jax.vmap(single.reset_task)(keys, play.task)
+
+        def choose(new, old):
+            done = state.done.reshape(-1, *(1,) * (jnp.ndim(old) - 1)) > 0
+            return jnp.where(done, new, old)
+
+        pick = lambda new, old: jax.tree.map(choose, new, old)
+        return state.replace(
+            pipeline_state=pick(fresh.pipeline_state, state.pipeline_state),
+            obs=choose(fresh.obs, state.obs),
+            info={
+                **state.info,
+                "play": pick(fresh.info["play"], play),
+                "final_obs": state.obs,
+            },
+        )
+
+
+def wrap(
+    env: Env,
+    episode_length: int = HORIZON,
+    action_repeat: int = 1,
+    randomization_fn: Callable[..., Any] | None = None,
+) -> Wrapper:
+    """A batch of environments with automatic reset, for `wrap_env_fn=` of an agent.
+
+    Args:
+      env: a `ManipulationEnv`.
+      episode_length: steps of an episode.
+      action_repeat: steps for which an action is held.
+      randomization_fn: not used; tasks and goals are randomised by the environment.
+    """
+    del randomization_fn
+    return AutoReset(EpisodeWrapper(VmapWrapper(env), episode_length, action_repeat))
+
+
+def supply_removed() -> None:
+    """Puts `jax.device_put_replicated` back where JAX no longer has it."""
+    if not hasattr(jax, "device_put_replicated"):
+        jax.device_put_replicated = _put_replicated  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _put_replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Every leaf with a leading axis over the devices, a copy on each."""
+    sharding = NamedSharding(Mesh(np.array(devices), ("i",)), PartitionSpec("i"))
+    copies = lambda x: jnp.broadcast_to(x, (len(devices), *jnp.shape(x)))
+    return jax.tree.map(lambda x: jax.device_put(copies(x), sharding), tree)
