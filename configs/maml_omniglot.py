@@ -7,7 +7,7 @@ from jaxmeta.data.omniglot import Omniglot
 from jaxmeta.networks.conv import Conv4
 
 PAPER = "Finn, Abbeel, Levine 2017 (arXiv 1703.03400), table 1"
-COST = "10 to 13 min on 2 CPU cores; omniglot.npz in the data directory, else digits"
+COST = "5 to 13 min on 2 CPU cores; omniglot.npz in the data directory, else digits"
 
 
 def get_config() -> Experiment:

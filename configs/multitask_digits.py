@@ -18,7 +18,7 @@ from jaxmeta.networks.mlp import MLP, Encoder
 from jaxmeta.report.surgery import conflict_map, has_diagnostics, tragic_triad
 
 PAPER = "Yu et al. 2020 (arXiv 2001.06782); Kurin et al. 2022 (arXiv 2201.04122)"
-COST = "--quick: 2 min, full: 20 min (3 seeds), on 2 CPU cores; mnist_writers.npz"
+COST = "--quick: 2 min, full: 35 min (3 seeds), on 2 CPU cores; mnist_writers.npz"
 
 TURNED, TWO = "8 turned", "two digits"
 NUM_EXAMPLES = 100

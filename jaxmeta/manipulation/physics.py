@@ -10,8 +10,10 @@ keeps the nearest pairs of every kind by their bounding spheres: large boxes wou
 crowd the fingers out.
 """
 
+import contextlib
 import dataclasses
 import functools
+import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from mujoco import mjx
 
 from jaxmeta.core.types import Array, Float, Int
 from jaxmeta.manipulation.scene import (
@@ -35,6 +36,9 @@ from jaxmeta.manipulation.scene import (
     Shape,
     mjcf,
 )
+
+with contextlib.redirect_stdout(io.StringIO()):  # it prints what it has no need of
+    from mujoco import mjx
 
 NUM_HAND, NUM_FREE, NUM_MECHANISM = 5, 7, 3
 """Positions of the hand (x, y, z, right and left finger), free body and mechanism."""

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxmeta.core.types import Array, Float, Int
 from jaxmeta.manipulation.scene import At
@@ -82,9 +82,9 @@ def read(views: Views, poses: Poses) -> Readings:
     """
     body = poses.bodies[views.body]
     frame = poses.quats[views.body]
-    points = body + jnp.stack([rotate(q, x) for q, x in zip(frame, views.offset)])
+    points = body + jax.vmap(rotate)(frame, views.offset)
     points = points * views.there[:, None]
-    quats = jnp.stack([multiply(a, b) for a, b in zip(frame, views.quat)])
+    quats = jax.vmap(multiply)(frame, views.quat)
     left, right = poses.pads
     claws = jnp.abs(left[1] - right[1]) + 2 * PAD_TO_CLAW
     down = jnp.array([0.0, (left[1] + right[1]) / 2 - poses.hand[1], -TIP])
@@ -108,7 +108,7 @@ def rotate(quat: Quaternion, x: Point) -> Point:
     """A vector turned by a unit quaternion, w first.
 
     Example:
-      >>> quarter = jnp.array([np.sqrt(0.5), 0.0, 0.0, np.sqrt(0.5)])
+      >>> quarter = jnp.sqrt(jnp.array([0.5, 0.0, 0.0, 0.5]))
       >>> rotate(quarter, jnp.array([1.0, 0.0, 0.0])).round(3).tolist()
       [0.0, 1.0, 0.0]
     """

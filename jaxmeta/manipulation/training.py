@@ -20,7 +20,7 @@ from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
 
 
 class AutoReset(Wrapper):
-    """Starts a new episode of the same task, with a new goal, in the step that ends one.
+    """Starts a new episode of the same task, with a new goal, when one ends.
 
     `state.done` and `state.reward` are those of the episode that ended,
     `state.info["final_obs"]` is what was last seen of it, and `state.obs` what is seen
