@@ -129,7 +129,7 @@ def get_table(quick: bool) -> Table:
             for row, aggregator in AGGREGATORS.items()
         ),
         seeds=1,
-        measured_on="tasks, the two of the landscape,",
+        measured_on="tasks, those of the landscape",
         notes=(
             "The two losses are 20 log max(|0.5 theta_1 + tanh theta_2|, 5e-6) and "
             "25 log max(|0.5 theta_1 - tanh theta_2 + 2|, 5e-6), from theta = "

@@ -4,16 +4,20 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxmeta.core.config import to_json
 from jaxmeta.core.experiment import Experiment
 from jaxmeta.core.learner import Learner
 from jaxmeta.core.task import Task
+from jaxmeta.core.train import OuterStep, named
 from jaxmeta.core.types import PyTree
+from jaxmeta.data.digit_tasks import NUM_CLASSES, DigitTasks
 from jaxmeta.data.episodes import EpisodeSource
 from jaxmeta.data.source import settle
 from jaxmeta.meta.maml import Maml
+from jaxmeta.multitask.hard_sharing import HardSharing
 
 
 def settle_and_check(experiment: Experiment) -> Experiment:
@@ -28,7 +32,8 @@ def settle_and_check(experiment: Experiment) -> Experiment:
     Raises:
       ValueError: for tasks that do not divide over the devices, data that are missing,
         damaged or too few, shapes that do not fit, an unknown metric, a seed that is
-        too large or a network with too few outputs.
+        too large, a network with too few outputs or heads, or step metrics that are
+        none.
       TypeError: for a field that cannot be written into a run directory.
 
     Example:
@@ -75,6 +80,8 @@ def settle_and_check(experiment: Experiment) -> Experiment:
             f"{settings.metric!r}."
         )
     _check_ways(experiment, task)
+    _check_heads(experiment, task, shapes[0])
+    _check_step_metrics(experiment, shapes[0])
     return experiment
 
 
@@ -97,6 +104,49 @@ def _misfit(experiment: Experiment, error: Exception) -> ValueError:
         f"the learner ({learner.__name__}) does not fit the tasks of the source "
         f"({source.__name__}): {type(error).__name__} {error}"
     )
+
+
+def _check_heads(experiment: Experiment, task: Task, params: PyTree) -> None:
+    """A class without an output, or a task without a head, is a loss of nan."""
+    learner, source = experiment.learner, experiment.source
+    if not (isinstance(learner, HardSharing) and isinstance(source, DigitTasks)):
+        return
+    if learner.num_heads not in (1, source.num_tasks):
+        raise ValueError(
+            f"learner.num_heads must be 1 or {source.num_tasks}, one a task of the "
+            f"source, got {learner.num_heads}."
+        )
+    outputs = jax.eval_shape(
+        learner.predict, params, task.query.inputs, jnp.zeros((), jnp.int32)
+    )
+    if outputs.shape[-1] < NUM_CLASSES:
+        raise ValueError(
+            f"learner.head must have at least {NUM_CLASSES} outputs, one a class, got "
+            f"{outputs.shape[-1]}."
+        )
+
+
+def _check_step_metrics(experiment: Experiment, params: PyTree) -> None:
+    """Traces the metrics of a step on its shapes."""
+    measure, num_tasks = experiment.step_metrics, experiment.tasks_per_step
+    if measure is None:
+        return
+
+    def one_step(params):
+        grads = jax.tree.map(
+            lambda x: jnp.zeros((num_tasks, *x.shape), x.dtype), params
+        )
+        losses, ids = jnp.zeros(num_tasks), jnp.arange(num_tasks)
+        return named(measure(OuterStep(grads, params, losses, losses, ids)))
+
+    try:
+        jax.eval_shape(one_step, params)
+    except Exception as error:
+        raise ValueError(
+            f"step_metrics {getattr(measure, '__name__', measure)} does not measure a "
+            f"step, as jaxmeta.surgery:step_diagnostics does: {type(error).__name__} "
+            f"{error}"
+        ) from error
 
 
 def _check_ways(experiment: Experiment, task: Task) -> None:

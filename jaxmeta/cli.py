@@ -6,6 +6,7 @@ need it, so that help and `list` answer at once.
 
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import io
 import os
@@ -195,7 +196,11 @@ def _train(argv: list[str]) -> None:
     if parsed.options.diagnostics and experiment.step_metrics is None:
         from jaxmeta.surgery import step_diagnostics
 
-        experiment = dataclasses.replace(experiment, step_metrics=step_diagnostics)
+        measure = step_diagnostics
+        given = getattr(experiment.optimizer.aggregator, "keywords", {})
+        if (mask := given.get("mask")) is not None:  # heads stay out of both
+            measure = functools.partial(step_diagnostics, mask=mask)
+        experiment = dataclasses.replace(experiment, step_metrics=measure)
     experiment = _check(experiment, run_dir)
     if parsed.options.dry_run:
         return _dry_run(experiment)
@@ -223,10 +228,10 @@ def _check(experiment, run_dir: Path | None = None):
     except RuntimeError as error:
         raise UserError(f"JAX finds no device to run on: {one_line(error)}") from error
     with users_mistakes():
-        if run_dir is not None:  # first what needs no data on a device
-            settled = dataclasses.replace(experiment, source=settle(experiment.source))
+        settled = dataclasses.replace(experiment, source=settle(experiment.source))
+        if run_dir is not None:  # first what needs no data at all
             Run.check(run_dir, settled)
-        return settle_and_check(experiment)
+        return settle_and_check(settled)
 
 
 def _train_run(experiment, run_dir: Path, options: TrainOptions) -> None:
@@ -369,7 +374,7 @@ def _report(argv: list[str]) -> None:
     for run in options.runs:
         with users_mistakes():
             try:
-                print(render(run))
+                print(render(run, beside=options.runs))
             except (AttributeError, IndexError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{run} is damaged: its files are not those of a run "

@@ -113,7 +113,9 @@ class ReproduceOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """Render runs and tables as Markdown and PNG, into their directories."""
+    """Render runs and tables as Markdown and PNG, into their directories.
+
+    Of several runs with --diagnostics the curves are drawn side by side."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run directories of `train` or `reproduce`."""

@@ -1,19 +1,22 @@
 """What is found before anything is run, and that nothing is."""
 
 import dataclasses
+import math
 
 import jax
 import pytest
 
-from jaxmeta import Experiment, Maml
+from jaxmeta import Experiment, Maml, surgery
 from jaxmeta.check import settle_and_check
 from jaxmeta.core.experiment import Evaluation
 from jaxmeta.core.objectives import cross_entropy
+from jaxmeta.data.digit_tasks import TwoDigits
 from jaxmeta.data.digits import Digits
 from jaxmeta.data.rotation import RotationSource
 from jaxmeta.data.translation import TranslationSource
+from jaxmeta.multitask.hard_sharing import HardSharing
 from jaxmeta.networks.conv import Conv4
-from jaxmeta.networks.mlp import MLP
+from jaxmeta.networks.mlp import MLP, Encoder
 from jaxmeta.networks.patches import PatchConv
 
 EXPERIMENTS = {
@@ -64,3 +67,37 @@ def test_mistakes_are_found_without_data_on_a_device(experiment):
         with pytest.raises(ValueError, match=words):
             settle_and_check(wrong)
     assert on_devices() - before < 10_000
+
+
+def not_metrics(step):
+    return {"loss": step.losses.mean()}
+
+
+@pytest.mark.parametrize("measure", [math.sqrt, not_metrics, surgery.PCGrad])
+def test_step_metrics_that_are_none(measure):
+    wrong = dataclasses.replace(EXPERIMENTS["rotation"], step_metrics=measure)
+    with pytest.raises(ValueError, match=r"step_metrics \w+ does not measure a step"):
+        settle_and_check(wrong)
+
+
+def test_step_metrics_that_fit():
+    right = dataclasses.replace(
+        EXPERIMENTS["rotation"], step_metrics=surgery.step_diagnostics
+    )
+    assert settle_and_check(right) == right
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_heads": 3}, r"num_heads must be 1 or 2, one a task .* got 3"),
+        ({"head": MLP(features=(5,))}, r"at least 10 outputs, one a class, got 5"),
+    ],
+)
+def test_heads_that_do_not_fit(changes, words):
+    learner = HardSharing(
+        **{"body": Encoder(features=(4,)), "head": MLP(features=(10,)), **changes}
+    )
+    source = TwoDigits(origin="digits")
+    with pytest.raises(ValueError, match=words):
+        settle_and_check(Experiment(learner=learner, source=source, tasks_per_step=4))

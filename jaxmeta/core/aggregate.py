@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.core.types import PyTree, TaskIds, TaskLosses, TaskWeights
+from jaxmeta.core.types import Array, PyTree, TaskIds, TaskLosses, TaskWeights
 
 TaskAggregator: TypeAlias = optax.GradientTransformationExtraArgs
 """`update(task_grads [task, *p], state, params, **extra) -> (updates [*p], state)`."""
@@ -39,6 +39,11 @@ def count_tasks(task_grads: PyTree, params: PyTree | None = None) -> int:
         raise ValueError("there is no gradient to aggregate: the pytree has no leaf.")
     if params is not None:
         parameters = jax.tree.leaves(params)
+        if len(parameters) != len(shapes):
+            raise ValueError(
+                f"there must be a gradient for each of the {len(parameters)} "
+                f"parameters, got {len(shapes)}."
+            )
         for (name, shape), parameter in zip(shapes.items(), parameters, strict=True):
             if shape[1:] != jnp.shape(parameter) or not shape:
                 raise ValueError(
@@ -51,7 +56,42 @@ def count_tasks(task_grads: PyTree, params: PyTree | None = None) -> int:
             "every gradient must be [task, *p] with the same number of tasks, got "
             f"{', '.join(f'{name} {shape}' for name, shape in shapes.items())}."
         )
+    for path, leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise ValueError(
+                f"gradient {jax.tree_util.keystr(path)} must be of a floating type, "
+                f"got {jnp.result_type(leaf)}."
+            )
     return lengths.pop()[0]
+
+
+def accumulator(dtype: Any, chosen: Any = None) -> Any:
+    """The type in which products of `dtype` are added up: at least float32.
+
+    Example:
+      >>> jnp.dtype(accumulator(jnp.bfloat16)).name
+      'float32'
+    """
+    return jnp.promote_types(dtype, jnp.float32) if chosen is None else chosen
+
+
+def weighted_sum(weights: TaskWeights, leaf: Array) -> Array:
+    """`sum_t w_t g_t` of one leaf `[task, *p]`, added up in at least float32.
+
+    Example:
+      >>> leaf = jnp.array([[1.0, 0.0], [1.0, 1.0]])
+      >>> weighted_sum(jnp.array([1.0, 2.0]), leaf).tolist()
+      [3.0, 2.0]
+    """
+    dtype = accumulator(leaf.dtype)
+    total = jax.lax.dot_general(
+        weights.astype(dtype),
+        leaf,
+        (((0,), (0,)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=dtype,
+    )
+    return total.astype(leaf.dtype)
 
 
 class WeightsOnly(optax.GradientTransformationExtraArgs):
@@ -119,8 +159,7 @@ class WeightsOnly(optax.GradientTransformationExtraArgs):
                     )
                 state = observe(state, after, task_ids)
             w, state = weights(state, task_losses, task_ids)
-            reduce = lambda g: jnp.tensordot(w.astype(g.dtype), g, axes=1)
-            return jax.tree.map(reduce, updates), state
+            return jax.tree.map(lambda g: weighted_sum(w, g), updates), state
 
         self = super().__new__(cls, init, update)
         self.weights = weights

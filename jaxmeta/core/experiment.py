@@ -9,10 +9,9 @@ import optax
 
 from jaxmeta.core.aggregate import TaskAggregator, mean_over_tasks
 from jaxmeta.core.learner import Learner
-from jaxmeta.core.metrics import Metrics
 from jaxmeta.core.parallel import Parallel
 from jaxmeta.core.task import TaskSource
-from jaxmeta.core.train import OuterStep
+from jaxmeta.core.train import StepMetrics
 from jaxmeta.core.types import Precision
 
 MOST = 2**31 - 1
@@ -165,7 +164,7 @@ class Experiment:
     steps: int = 1000
     """Outer steps."""
 
-    step_metrics: Callable[[OuterStep], Metrics] | None = None
+    step_metrics: StepMetrics | None = None
     """More metrics of every step; `--diagnostics` sets surgery's own."""
 
     log_every: int = 100

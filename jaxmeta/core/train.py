@@ -1,6 +1,6 @@
 """One outer step as a pure function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -207,9 +207,10 @@ def make_train_step(
                 if step_metrics is not None:
                     spread = parallel.split_columns(task_grads)
                     change = jax.tree.map(jnp.subtract, after, state.params)
-                    metrics |= step_metrics(
-                        OuterStep(spread, change, losses, losses_after, tasks.task_id)
+                    seen = OuterStep(
+                        spread, change, losses, losses_after, tasks.task_id
                     )
+                    metrics |= named(step_metrics(seen))
         model_state = jax.tree.map(
             lambda total, old: (total / num_tasks).astype(jnp.result_type(old)),
             states,
@@ -240,6 +241,19 @@ def make_train_step(
         return new, metrics
 
     return step
+
+
+def named(metrics: Any) -> Metrics:
+    """What `step_metrics` returned, if that is metrics with a prefix of their own."""
+    fits = isinstance(metrics, Mapping) and all(
+        "/" in name and isinstance(mean, Mean) for name, mean in metrics.items()
+    )
+    if not fits:
+        raise ValueError(
+            "step_metrics must return {'prefix/name': Mean}, as "
+            f"surgery.step_diagnostics does, got {metrics!r:.80}."
+        )
+    return metrics
 
 
 def _all_finite(tree) -> Bool[Array, ""]:
@@ -358,6 +372,8 @@ def _update(tx, grads, opt_state, params, losses, tasks: Task):
             "the task axis is still there after the optax chain: every gradient is "
             f"[task, *p] with {losses.shape[0]} tasks. Put the aggregator first, as in "
             "optax.chain(mean_over_tasks(), optax.adam(1e-3)), or pass it as "
-            f"aggregator=mean_over_tasks().{reason}"
+            "aggregator=mean_over_tasks() (not both). What wraps a whole chain "
+            "(optax.masked, MultiSteps, apply_if_finite) goes around what follows the "
+            f"aggregator; heads stay out of surgery with mask=.{reason}"
         )
     return update(grads, opt_state, params)

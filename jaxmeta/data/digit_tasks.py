@@ -10,7 +10,8 @@ import abc
 import dataclasses
 import functools
 import logging
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,12 @@ from jaxmeta.core.types import Array, Float, Int, PRNGKey, Split
 from jaxmeta.data import source
 from jaxmeta.data.episodes import SPLITS
 from jaxmeta.data.source import DataError, find_file, load_npz
+
+Origin: TypeAlias = Literal["auto", "npz", "digits"]
+
+NUM_CLASSES = 10
+MOST_EXAMPLES, MOST_TASKS = 10_000, 1_000
+"""More would be a slip of the keyboard."""
 
 _FILE = "mnist_writers.npz"
 _LOGGER = logging.getLogger(__name__)
@@ -56,16 +63,23 @@ class DigitTasks(DeviceSource):
         data directory has it, else the digits, with a warning in the log.
 
     Raises:
-      ValueError: for fewer than one example.
+      ValueError: for too few or too many examples, or an unknown origin.
       DataError: if the file asked for is not there or damaged, when it is read.
     """
 
     num_examples: int = 50
-    origin: Literal["auto", "npz", "digits"] = "auto"
+    origin: Origin = "auto"
 
     def __post_init__(self) -> None:
-        if self.num_examples < 1:
-            raise ValueError(f"num_examples must be >= 1, got {self.num_examples}.")
+        if not 1 <= self.num_examples <= MOST_EXAMPLES:
+            raise ValueError(
+                f"num_examples must be from 1 to {MOST_EXAMPLES}, got "
+                f"{self.num_examples}."
+            )
+        if self.origin not in get_args(Origin):
+            raise ValueError(
+                f"origin must be one of {get_args(Origin)}, got {self.origin!r}."
+            )
 
     @property
     @abc.abstractmethod
@@ -80,7 +94,16 @@ class DigitTasks(DeviceSource):
 
     def read(self) -> dict[Split, Images]:
         """All images by split."""
-        return _mnist() if settled(self.origin) == "npz" else _digits()
+        if settled(self.origin) == "digits":
+            return _digits()
+        path = find_file(_FILE)
+        if path is None:
+            raise DataError(
+                f"{_FILE}: not found; set JAXMETA_DATA_DIR or --data-dir to the "
+                "directory that holds it, or use scikit-learn's digits: "
+                "--source.origin digits."
+            )
+        return _mnist(path)
 
     def size(self, split: Split) -> int:
         """How many images a split has; `num_tasks * size / num_examples` slots."""
@@ -124,7 +147,8 @@ class TwoDigits(DigitTasks):
 
     One digit lies at the upper left and one at the lower right of a square that is 9/7
     as wide, the brighter pixel is seen, and all is shrunk to the size of one digit.
-    Every task has images of its own, where the original gives all tasks the same.
+    In training every task has images of its own, where the original gives all the same;
+    in validation and test they are the same.
 
     References:
       Sabour, Frosst, Hinton, Dynamic Routing Between Capsules (2017), section 6; Sener
@@ -162,10 +186,10 @@ class TurnedDigits(DigitTasks):
     There is no half turn, for a 0, a 1 or an 8 would be the same image with two labels.
 
     Attributes:
-      num_tasks: >= 1.
+      num_tasks: from 1 to `MOST_TASKS`.
 
     Raises:
-      ValueError: for fewer than one task.
+      ValueError: for a number outside that.
 
     Example:
       >>> source = TurnedDigits(num_tasks=4, origin="digits")
@@ -178,8 +202,10 @@ class TurnedDigits(DigitTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_tasks < 1:
-            raise ValueError(f"num_tasks must be >= 1, got {self.num_tasks}.")
+        if not 1 <= self.num_tasks <= MOST_TASKS:
+            raise ValueError(
+                f"num_tasks must be from 1 to {MOST_TASKS}, got {self.num_tasks}."
+            )
 
     @functools.cached_property
     def new_names(self) -> np.ndarray:
@@ -227,7 +253,7 @@ def _scaled(images: Array) -> Array:
     return images.astype(jnp.float32) / 255.0
 
 
-def settled(origin: Literal["auto", "npz", "digits"]) -> Literal["npz", "digits"]:
+def settled(origin: Origin) -> Literal["npz", "digits"]:
     """What `auto` is on this machine.
 
     Raises:
@@ -260,23 +286,23 @@ def _(tasks: DigitTasks) -> DigitTasks:
 
 
 @functools.cache
-def _mnist() -> dict[Split, Images]:
-    path = find_file(_FILE)
-    if path is None:
-        raise DataError(
-            f"{_FILE}: not found; set JAXMETA_DATA_DIR or --data-dir to the directory "
-            "that holds it, or use scikit-learn's digits: --source.origin digits."
-        )
+def _mnist(path: Path) -> dict[Split, Images]:
     kinds = {"x_train": (3, "u"), "y_train": (1, "u"), "x_test": (3, "u")}
     file = load_npz(path, {**kinds, "y_test": (1, "u")})
-    for part in ("train", "test"):
-        images, labels = file[f"x_{part}"], file[f"y_{part}"]
-        if images.shape[1] != images.shape[2] or len(images) != len(labels):
-            raise DataError(
-                f"{path}: images must be square, one a label, got {images.shape} and "
-                f"{labels.shape}; copy it again."
-            )
     images, labels = file["x_train"], file["y_train"]
+    for part, least in (("train", _MNIST_TRAIN + 1), ("test", 1)):
+        x, y = file[f"x_{part}"], file[f"y_{part}"]
+        sides = (images.shape[1], images.shape[1])
+        if len(x) < least or len(x) != len(y) or x.shape[1:] != sides:
+            raise DataError(
+                f"{path}: x_{part} must be at least {least} square images of one size, "
+                f"each with a label, got {x.shape} and {y.shape}; copy it again."
+            )
+        if y.max() >= NUM_CLASSES or x.dtype != np.uint8:
+            raise DataError(
+                f"{path}: images must be bytes and labels 0 to {NUM_CLASSES - 1}, got "
+                f"{x.dtype} and labels up to {y.max()}; copy it again."
+            )
     return {
         "train": _split(images[:_MNIST_TRAIN], labels[:_MNIST_TRAIN]),
         "validation": _split(images[_MNIST_TRAIN:], labels[_MNIST_TRAIN:]),

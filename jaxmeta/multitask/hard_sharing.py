@@ -40,7 +40,8 @@ class HardSharing(Learner):
 
     Raises:
       ValueError: for less than one head; from `init`, for modules that keep anything
-        but parameters.
+        but parameters, such as running statistics.
+      TypeError: from `predict`, for a head that returns anything but an array.
 
     Example:
       >>> from jaxmeta import surgery
@@ -89,12 +90,14 @@ class HardSharing(Learner):
 
     def predict(self, params: Params, inputs: Array, task_id: Array) -> Array:
         """Outputs `[n, ...]` for the inputs `[n, ...]` of one task."""
-        which = task_id if self.num_heads > 1 else 0
+        # A negative index would count from the end.
+        which = jnp.where(task_id < 0, self.num_heads, task_id * (self.num_heads > 1))
         own = lambda leaf: leaf.at[which].get(mode="fill", fill_value=jnp.nan)
         head = jax.tree.map(own, params["heads"])
         features = self.body.apply({"params": params["body"]}, inputs)
         outputs = self.head.apply({"params": head}, features)
-        assert isinstance(outputs, jax.Array)  # not mutable, so no tuple
+        if not isinstance(outputs, jax.Array):
+            raise TypeError(f"the head must return one array, got {type(outputs)}.")
         return outputs
 
     def adapt(self, params, model_state, support, key):

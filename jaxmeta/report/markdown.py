@@ -86,9 +86,9 @@ def table_report(records: Sequence[Record], card: Record) -> str:
         markdown_table(COLUMNS, [cells(record) for record in records]),
         "",
         f"Published figures: {card['source']}. Ours: mean over {seeds} "
-        f"seed{'s' * (seeds > 1)}, {' or '.join(f'{n:,}' for n in tasks)} "
-        f"{card['measured_on']} each. The interval over tasks says how much tasks "
-        "differ, the interval over seeds how much training runs do.",
+        f"seed{'s' * (seeds > 1)}, each on {' or '.join(f'{n:,}' for n in tasks)} "
+        f"{card['measured_on']}. The interval over tasks says how much these differ, "
+        "the interval over seeds how much training runs do.",
         *(text for note in card["notes"] for text in ("", note)),
         *(text for name in card["figures"] for text in ("", f"![{name}]({name})")),
         "",

@@ -41,7 +41,8 @@ def learning_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             if not points:
                 continue
             steps, values = np.array(points).T
-            (line,) = axis.plot(steps, values, label=split)
+            marker = "o" if len(points) == 1 else None
+            (line,) = axis.plot(steps, values, marker=marker, label=split)
             band = [
                 (row[f"{name}_low"], row[f"{name}_high"])
                 for row in rows
@@ -64,7 +65,8 @@ def table_curves(path: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> 
     Args:
       path: the PNG to write.
       rows: rows of the table's `metrics.jsonl`.
-      metric: without `train/`; drawn on a logarithmic axis if it is never negative.
+      metric: without `train/`; drawn on a logarithmic axis if it is positive and varies
+        more than tenfold.
     """
     columns = list(dict.fromkeys(row["column"] for row in rows))
     methods = list(dict.fromkeys(row["row"] for row in rows))
@@ -77,7 +79,9 @@ def table_curves(path: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> 
         layout="constrained",
     )
     name = f"train/{metric}"
-    scale = "log" if all(row.get(name, 1) > 0 for row in rows) else "linear"
+    values = [row[name] for row in rows if name in row] or [1.0]
+    # What is never negative and varies a lot; an accuracy does not.
+    scale = "log" if min(values) > 0 and max(values) > 10 * min(values) else "linear"
     for axis, column in zip(axes[0], columns, strict=True):
         for i, method in enumerate(methods):
             runs: dict[int, list[tuple[int, float]]] = {}

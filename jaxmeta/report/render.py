@@ -1,5 +1,6 @@
 """`jaxmeta report`: writes `report.md` and its pictures into run directories."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxmeta.core.run import read_json
@@ -9,12 +10,14 @@ from jaxmeta.report.plots import learning_curves, table_curves
 from jaxmeta.report.surgery import conflict_map, has_diagnostics, tragic_triad
 
 
-def render(directory: Path) -> str:
+def render(directory: Path, beside: Sequence[Path] = ()) -> str:
     """Renders a run of `train` or of `reproduce`.
 
     Args:
       directory: a run directory; `report.md` and `curves.png` are written into it, and
         of a run with `--diagnostics` `triad.png` and `conflict.png`.
+
+      beside: runs whose diagnostics are drawn into the same panels.
 
     Returns:
       The Markdown.
@@ -37,7 +40,11 @@ def render(directory: Path) -> str:
         learning_curves(directory / "curves.png", rows)
         if has_diagnostics(rows):
             figures += ["triad.png", "conflict.png"]
-            tragic_triad(directory / "triad.png", {directory.name: rows})
+            runs = {run.name: read_jsonl(run / "metrics.jsonl") for run in beside}
+            runs = {
+                name: found for name, found in runs.items() if has_diagnostics(found)
+            }
+            tragic_triad(directory / "triad.png", {directory.name: rows, **runs})
             conflict_map(directory / "conflict.png", rows)
         finished = (directory / "result.json").is_file()
         result = read_json(directory / "result.json") if finished else {}

@@ -28,20 +28,20 @@ NAMED_PAIRS = 30
 
 
 def has_diagnostics(rows: Rows) -> bool:
-    """Whether any row holds what these pictures need.
+    """Whether any row holds what these pictures need, which is pairs of tasks.
 
     Example:
       >>> has_diagnostics([{"step": 1, "train/loss": 0.5}])
       False
     """
-    return any("diagnostics/cosines" in row for row in rows)
+    return any(len(row.get("diagnostics/cosines", ())) > 1 for row in rows)
 
 
 def tragic_triad(path: Path, runs: Mapping[str, Rows]) -> None:
     """Conflict, lengths and curvature against training, and theorem 2's conditions.
 
     The triad of Yu et al. 2020, section 2.3, and how often the conditions of their
-    theorem 2 are met (an upper bound, see `surgery.step_diagnostics`).
+    theorem 2 are met (an estimate, see `surgery.step_diagnostics`).
 
     Args:
       path: the PNG to write.
@@ -58,7 +58,7 @@ def tragic_triad(path: Path, runs: Mapping[str, Rows]) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     curves = np.concatenate([_curve(rows, "curvature")[1] for rows in runs.values()])
     axes[2].set_yscale("log" if (curves > 0).all() else "linear")
-    axes[3].set_title("pairs within theorem 2, at most")
+    axes[3].set_title("pairs within theorem 2, estimated")
     for axis in (axes[0], axes[1], axes[3]):
         axis.set_ylim(-0.02, 1.02)
     lines = [Line2D([], [], color=colour) for colour in _colours(len(runs))]
@@ -106,7 +106,11 @@ def conflict_map(path: Path, rows: Rows) -> None:
         counted = np.isfinite(cosines).sum(axis=0)
         mean = np.nansum(cosines, axis=0) / counted
     image = right.imshow(mean, **colours)
-    right.set(title="mean over training", xlabel="task", ylabel="task")
+    right.set(
+        title="mean over training",
+        xlabel="task in the batch",
+        ylabel="task in the batch",
+    )
     figure.colorbar(image, ax=right, shrink=0.8, label="cosine of gradients")
     figure.savefig(path)
     plt.close(figure)

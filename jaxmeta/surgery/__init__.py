@@ -18,6 +18,7 @@ from jaxmeta.surgery.gradvac import GradVac as GradVac
 from jaxmeta.surgery.gram import gram_matrix as gram_matrix
 from jaxmeta.surgery.group_dro import GroupDRO as GroupDRO
 from jaxmeta.surgery.imtl_g import IMTLG as IMTLG
+from jaxmeta.surgery.mean import Mean as Mean
 from jaxmeta.surgery.memory import LowMemory as LowMemory
 from jaxmeta.surgery.memory import low_memory as low_memory
 from jaxmeta.surgery.mgda import MGDA as MGDA
@@ -26,6 +27,7 @@ from jaxmeta.surgery.projection import PCGrad as PCGrad
 from jaxmeta.surgery.projection import pcgrad as pcgrad
 from jaxmeta.surgery.q_ffl import QFFL as QFFL
 from jaxmeta.surgery.random_weights import RandomWeights as RandomWeights
+from jaxmeta.surgery.sum import Sum as Sum
 from jaxmeta.surgery.uncertainty import Uncertainty as Uncertainty
 from jaxmeta.surgery.upgrad import UPGrad as UPGrad
 from jaxmeta.surgery.upweighting import UpWeighting as UpWeighting

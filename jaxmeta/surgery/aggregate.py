@@ -6,10 +6,17 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxmeta.core.aggregate import TaskAggregator, WeightsOnly, count_tasks
+from jaxmeta.core.aggregate import (
+    TaskAggregator,
+    WeightsOnly,
+    count_tasks,
+    weighted_sum,
+)
 from jaxmeta.core.types import Array, PRNGKey, PyTree, TaskIds, TaskLosses, TaskWeights
-from jaxmeta.surgery.gram import gram_matrix, weighted_sum
+from jaxmeta.surgery.gram import gram_matrix
 from jaxmeta.surgery.weighting import FeedbackWeighting, Tasks, Weighting
 
 Mask: TypeAlias = PyTree | Callable[[PyTree], PyTree] | None
@@ -45,12 +52,19 @@ def aggregate_tasks(
     matrix of the gradients. Put it first in a chain: what follows (clipping, Adam,
     weight decay, `apply_if_finite`) then sees one gradient. A task that is absent from
     a batch has a gradient of zeros and is skipped; a gradient with a nan or infinity
-    makes the whole update non-finite, so that nobody trains on without knowing.
+    makes the whole update non-finite, heads and other groups too, so that nobody trains
+    on without knowing. A task id that the weighting does not know does the same.
 
-    Around the whole chain, `optax.masked`, `optax.MultiSteps` and
-    `optax.apply_if_finite` expect updates shaped like their input and fail: use
-    `mask=` here, accumulate the tasks' gradients before the chain, and put
-    `apply_if_finite` around what follows.
+    Around the whole chain, `optax.MultiSteps` and `optax.apply_if_finite` expect
+    updates shaped like their input and fail, and `optax.masked` leaves what it masks
+    with its task axis: use `mask=` here, accumulate the tasks' gradients before the
+    chain, and put `apply_if_finite` around what follows.
+
+    With parameters that are sharded only `[task, task]` matrices travel. Gradients that
+    are sharded over tasks XLA would gather everywhere: reshard them by parameter first
+    (`jax.lax.with_sharding_constraint(g, P(None, axis))`; `make_train_step` does). Of
+    replicas that each see part of a task's data, average every task's gradient first
+    (`jax.lax.pmean(task_grads, axis)`): surgery is not linear.
 
     Args:
       weighting: the rule, such as `PCGrad()`.
@@ -58,7 +72,8 @@ def aggregate_tasks(
       granularity: "global", one set of weights for all; "leaf", one for each leaf; or
         a pytree of labels like the parameters, one set of weights a label.
       mask: True for shared parameters. The others (task-specific heads) stay out of
-        the Gram matrix and their gradients are summed untouched. None: all are shared.
+        the Gram matrix and their gradients are summed untouched, also where the rule
+        averages the shared ones. None: all are shared.
         Like labels it may be a function of the tree, of which only the structure
         counts.
       accumulator_dtype: in which the Gram matrix is added up; at least float32 when
@@ -71,6 +86,7 @@ def aggregate_tasks(
       takes one backward pass.
 
     Raises:
+      TypeError: for a weighting that is none, such as a class instead of an object.
       ValueError: for an unknown granularity, and when called with leaves that have no
         task axis or not the same, or without `task_losses` where they are needed.
 
@@ -85,6 +101,11 @@ def aggregate_tasks(
       >>> print(updates.round(4))
       [-0. -1.]
     """
+    if not isinstance(weighting, Weighting):
+        raise TypeError(
+            "weighting must be a Weighting such as surgery.PCGrad(), got "
+            f"{weighting!r:.60}."
+        )
     key_data, impl = raw_key(key)
     if isinstance(granularity, str) and granularity not in ("global", "leaf"):
         raise ValueError(
@@ -92,13 +113,13 @@ def aggregate_tasks(
             f"{granularity!r}."
         )
     if not weighting.needs_gram:
-        return _weights_only(weighting, key_data, impl, granularity, mask)
+        return weights_only(weighting, key_data, impl, granularity, mask)
 
     def init(params):
         num_groups = 1
         if not _is_global(granularity):
             num_groups = len(_groups(params, granularity, mask)[0])
-        return first_state(weighting, key_data, num_groups)
+        return _beside(params, first_state(weighting, key_data, num_groups))
 
     def update(updates, state, params=None, **extra):
         num_tasks = count_tasks(updates, params)
@@ -125,6 +146,10 @@ def aggregate_tasks(
                 leaves[i] = weighted_sum(w, leaves[i])
         for i in heads:
             leaves[i] = weighted_sum(jnp.ones(num_tasks), leaves[i])
+        healthy = jnp.isfinite(weights).all()
+        for i in heads:
+            healthy &= jnp.isfinite(leaves[i]).all()
+        leaves = [jnp.where(healthy, leaf, jnp.nan) for leaf in leaves]
         state = AggregateState(jax.random.key_data(key), states)
         return jax.tree.unflatten(structure, leaves), state
 
@@ -146,6 +171,24 @@ def first_state(
     return AggregateState(key_data, groups)
 
 
+def _beside(params: PyTree, state: AggregateState) -> AggregateState:
+    """The state on every device of the mesh that the parameters are on.
+
+    Left on one device it would move there in the first step, and recompile the second.
+    """
+    leaves = jax.tree.leaves(params)
+    is_array = bool(leaves) and isinstance(leaves[0], jax.Array)
+    if not is_array or isinstance(leaves[0], Tracer):
+        return state
+    sharding = leaves[0].sharding
+    if not isinstance(sharding, NamedSharding):
+        return state
+    explicit = AxisType.Explicit in sharding.mesh.axis_types  # names every axis
+    spec = lambda x: PartitionSpec(*[None] * (x.ndim if explicit else 0))
+    put = lambda x: jax.device_put(x, NamedSharding(sharding.mesh, spec(x)))
+    return jax.tree.map(put, state)
+
+
 def _strong(tree: Any) -> Any:
     """Arrays of a fixed type: a weak one changes in the first step, and recompiles."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)
@@ -154,12 +197,23 @@ def _strong(tree: Any) -> Any:
 def find_weights(
     weighting: Weighting, tasks: Tasks, state: Any, key: PRNGKey
 ) -> tuple[TaskWeights, Any]:
-    """The weights, or nan for all when a gradient is not finite."""
+    """The weights, or nan for all: a gradient is not finite, or a task is unknown."""
     weights, state = weighting.weigh(tasks, state, key)
-    return jnp.where(jnp.isfinite(tasks.gram).all(), weights, jnp.nan), state
+    sound = _all_known(weighting, tasks.ids)
+    if weighting.needs_gram:
+        sound &= jnp.isfinite(tasks.gram).all()
+    return jnp.where(sound, weights, jnp.nan), state
 
 
-def _weights_only(
+def _all_known(weighting: Weighting, ids: TaskIds) -> Array:
+    """Whether every task id has a place in the weighting's memory."""
+    limit = weighting.num_tasks
+    if limit is None:
+        return jnp.array(True)
+    return ((ids >= 0) & (ids < limit)).all()
+
+
+def weights_only(
     weighting: Weighting, key_data: Array, impl: Any, granularity: Any, mask: Any
 ) -> WeightsOnly:
     if mask is not None or not _is_global(granularity):
@@ -169,15 +223,14 @@ def _weights_only(
         )
 
     def init(params):
-        del params
-        return AggregateState(key_data, _strong(weighting.init()))
+        return _beside(params, AggregateState(key_data, _strong(weighting.init())))
 
     def weights(state, task_losses, task_ids):
         key, now = jax.random.split(jax.random.wrap_key_data(state.key, impl=impl))
         (num_tasks,) = task_losses.shape
         no_gram = jnp.full((num_tasks, num_tasks), jnp.nan)
         tasks = Tasks(no_gram, task_losses, task_ids)
-        w, groups = weighting.weigh(tasks, state.groups, now)
+        w, groups = find_weights(weighting, tasks, state.groups, now)
         return w, AggregateState(jax.random.key_data(key), groups)
 
     def observe(state, losses_after, task_ids):

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.core.aggregate import accumulator
 from jaxmeta.core.metrics import Mean, Metrics
 from jaxmeta.core.train import OuterStep
 from jaxmeta.core.types import Array, Float, Scalar, TaskWeights
 from jaxmeta.surgery.aggregate import Mask, shared_leaves
-from jaxmeta.surgery.gram import Gram, accumulator, gram_matrix, live_tasks, safe_divide
+from jaxmeta.surgery.gram import Gram, gram_matrix, live_tasks, safe_divide
 from jaxmeta.surgery.theory import (
     cosines,
     curvature,
@@ -95,11 +96,11 @@ def step_diagnostics(step: OuterStep, *, mask: Mask = None) -> Metrics:
 
     Theorem 2 is about two tasks, a gradient step and constants that nobody knows. As
     in section 5.3 of the paper they are measured: for tasks i and j the curvature `l`
-    is that of `L_i + L_j` along the step taken, `L` is taken to be `|l|`, which is the
-    least it can be, and the step size is `|change| / |g_i + g_j|`. So the share of
-    pairs that meet (b), (c) or all three is an upper bound. In float32 a curvature is
-    the difference of losses, good to about `1e-7 L / |change|^2`: steps shorter than
-    1e-3 tell nothing of it.
+    is that of `L_i + L_j` along the step taken (not along `g_i + g_j`), `L` is taken to
+    be `|l|`, which is the least it can be, and the step size is
+    `|change| / |g_i + g_j|`. So (b), (c) and all three are estimates. In float32 a
+    curvature is the difference of losses, good to about `1e-7 L / |change|^2`: steps
+    shorter than 1e-3 tell nothing of it.
 
     Args:
       step: what the harness tells of it.
@@ -111,8 +112,9 @@ def step_diagnostics(step: OuterStep, *, mask: Mask = None) -> Metrics:
       `curvature_bound` (xi, where it is finite), `theorem_2a`, `theorem_2b`,
       `theorem_2c` and `theorem_2` (all three), and `cosines` `[task, task]`. Over
       tasks: `norms` and `predicted_change` `[task]`, `hurt`. Of the step: `alignment`
-      with the sum of gradients, `curvature` of the summed loss along it. Arrays are in
-      the order of the batch.
+      with the sum of gradients, `curvature` of the summed loss along it, over the
+      squared length of the step. Arrays are in the order of the batch: where slot i is
+      always task i, as in sources with a list of tasks, of the tasks.
 
     Example:
       >>> import optax

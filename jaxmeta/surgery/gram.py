@@ -10,24 +10,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
-from jaxmeta.core.types import Array, Float, PyTree, TaskWeights
+from jaxmeta.core.aggregate import accumulator
+from jaxmeta.core.types import Array, Float, PyTree
 
 Gram = Float[Array, "task task"]
 """`[task, task]` inner products of the tasks' gradients."""
 
 COLUMNS = 8192
 """Columns of a large leaf that are multiplied at a time on a lone CPU."""
-
-
-def accumulator(dtype: Any, chosen: Any = None) -> Any:
-    """The type in which products of `dtype` are added up: at least float32.
-
-    Example:
-      >>> jnp.dtype(accumulator(jnp.bfloat16)).name
-      'float32'
-    """
-    return jnp.promote_types(dtype, jnp.float32) if chosen is None else chosen
 
 
 def gram_matrix(task_grads: PyTree, *, accumulator_dtype: Any = None) -> Gram:
@@ -81,32 +74,20 @@ def _products(rows: Array, dtype: Any) -> Gram:
         ((axes, axes), ((), ())),
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=dtype,
+        out_sharding=P() if _is_explicit(rows) else None,
     )
+
+
+def _is_explicit(rows: Array) -> bool:
+    """Whether shardings are part of types, so that a product's must be said."""
+    mesh = jax.typeof(rows).sharding.mesh
+    return AxisType.Explicit in mesh.axis_types
 
 
 def _alone_on_cpu() -> bool:
     # XLA:CPU multiplies long rows several times faster in blocks that fit the cache.
     # A loop over columns would gather a leaf that is sharded over several devices.
     return jax.default_backend() == "cpu" and jax.device_count() == 1
-
-
-def weighted_sum(weights: TaskWeights, leaf: Array) -> Array:
-    """`sum_t w_t g_t` of one leaf `[task, *p]`, added up in at least float32.
-
-    Example:
-      >>> leaf = jnp.array([[1.0, 0.0], [1.0, 1.0]])
-      >>> weighted_sum(jnp.array([1.0, 2.0]), leaf).tolist()
-      [3.0, 2.0]
-    """
-    dtype = accumulator(leaf.dtype)
-    total = jax.lax.dot_general(
-        weights.astype(dtype),
-        leaf,
-        (((0,), (0,)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=dtype,
-    )
-    return total.astype(leaf.dtype)
 
 
 def live_tasks(gram: Gram) -> Float[Array, " task"]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.core.aggregate import accumulator
 from jaxmeta.core.types import Array, Params, PRNGKey, TaskLosses
 from jaxmeta.surgery.aggregate import (
     AggregateState,
@@ -20,9 +21,9 @@ from jaxmeta.surgery.aggregate import (
     losses_and_ids,
     raw_key,
     shared_leaves,
+    weights_only,
 )
-from jaxmeta.surgery.gram import accumulator
-from jaxmeta.surgery.weighting import Tasks, Weighting
+from jaxmeta.surgery.weighting import FeedbackWeighting, Tasks, Weighting
 
 
 class LowMemory(NamedTuple):
@@ -33,8 +34,8 @@ class LowMemory(NamedTuple):
       update: `(params, state, *args, task_ids=None)` to `(updates, state, losses)`.
     """
 
-    init: Callable[[Params], AggregateState]
-    update: Callable[..., tuple[Params, AggregateState, TaskLosses]]
+    init: Callable[[Params], Any]
+    update: Callable[..., tuple[Params, Any, TaskLosses]]
 
 
 def low_memory(
@@ -46,12 +47,13 @@ def low_memory(
 ) -> LowMemory:
     """Surgery in the memory of one gradient: `[task, *p]` never exists.
 
-    The numbers are those of `aggregate_tasks` with the same weighting and key, and it
-    works for every weighting. It takes as many backward and forward derivatives of the
-    whole vector of losses as there are tasks: less memory for more time. Randomness
-    inside the losses (dropout) must come from keys in `args`, so that all passes see
-    the same. Gradients are scaled to length 1 before they are used as directions, so
-    that their products do not vanish in half precision.
+    The numbers are those of `aggregate_tasks` with the same weighting and key, up to
+    rounding, which solvers amplify a little. A weighting that needs no gradients takes
+    one backward pass in either form. It takes as many backward and forward derivatives
+    of the whole vector of losses as there are tasks: less memory for more time.
+    Randomness inside the losses (dropout) must come from keys in `args`, so that all
+    passes see the same. Gradients are scaled to length 1 before they are used as
+    directions, so that their products do not vanish in half precision.
 
     Args:
       loss_vector_fn: `(params, *args) -> [task]` losses; `map_tasks` makes one.
@@ -63,7 +65,9 @@ def low_memory(
       `(init, update)`; `updates` go into an optax chain that has no aggregator.
 
     Raises:
-      ValueError: (when called) if `loss_vector_fn` does not return a vector.
+      ValueError: for a weighting that learns from the losses after the step (FAMO): it
+        has nothing to save, use `aggregate_tasks`; (when called) if `loss_vector_fn`
+        does not return a vector.
 
     Example:
       >>> from jaxmeta.surgery import PCGrad
@@ -74,10 +78,20 @@ def low_memory(
       >>> print(updates.round(3), now)
       [ 0.8 -2.4] [0.25 1.25]
     """
+    if isinstance(weighting, FeedbackWeighting):
+        raise ValueError(
+            f"{type(weighting).__name__} learns from the losses after the step, which "
+            "low_memory does not see. It never holds all gradients anyway: use "
+            "aggregate_tasks."
+        )
     key_data, impl = raw_key(key)
+    loss_level = None
+    if not weighting.needs_gram:
+        loss_level = weights_only(weighting, key_data, impl, "global", mask)
 
     def init(params):
-        del params
+        if loss_level is not None:
+            return loss_level.init(params)
         return first_state(weighting, key_data, 1)
 
     def update(params, state, *args, task_ids=None):
@@ -90,6 +104,9 @@ def low_memory(
             )
         given = {"task_losses": losses, "task_ids": task_ids}
         losses, ids = losses_and_ids(weighting, len(losses), given)
+        if loss_level is not None:
+            weights, state = loss_level.weights(state, losses, ids)
+            return pull_back(weights.astype(losses.dtype))[0], state, losses
         is_shared = shared_leaves(params, mask)
         keep = lambda x, shared: x if shared else jnp.zeros_like(x)
 
@@ -102,7 +119,7 @@ def low_memory(
             return along.astype(length.dtype) * length
 
         ones = jnp.eye(len(losses), dtype=losses.dtype)
-        gram = jax.lax.map(column, ones) if weighting.needs_gram else ones
+        gram = jax.lax.map(column, ones)
         gram = 0.5 * (gram + gram.T)
         key, now = jax.random.split(jax.random.wrap_key_data(state.key, impl=impl))
         (now,) = jax.random.split(now, 1)

@@ -108,7 +108,7 @@ def project(gram: Gram, orders: Int[Array, "task task"]) -> TaskWeights:
 
 
 def pcgrad(
-    key: PRNGKey | Array | int,
+    key: PRNGKey | Array | int = 0,
     *,
     reduction: Literal["sum", "mean"] = "sum",
     granularity: Granularity = "global",

@@ -69,8 +69,9 @@ def curvature(
 ) -> Float[Array, "*shape"]:
     """`2 (L(theta') - L(theta) - <grad L, theta' - theta>)`, as in section 5.3.
 
-    For a step `theta' = theta - t g` this is `t^2 H(L; theta, theta')` (definition 3);
-    over `|theta' - theta|^2` it is the mean curvature along the step.
+    For a quadratic loss and a step `theta' = theta - t g` this is
+    `t^2 H(L; theta, theta')` (definition 3); of another loss it is to second order.
+    Over `|theta' - theta|^2` it is a mean curvature along the step.
 
     Args:
       loss: `[...]` before the step, of one task or of many.

@@ -30,13 +30,16 @@ class Weighting(abc.ABC):
     """A rule that turns what the tasks look like into one weight a task.
 
     Subclasses are frozen keyword-only dataclasses: their fields are the settings. One
-    object serves as an optax transformation (`aggregate_tasks`), in the form that
-    never holds all gradients (`low_memory`), with any granularity and any mask.
+    object serves as an optax transformation (`aggregate_tasks`), with any granularity
+    and any mask if it needs gradients, and in the form that never holds all of them
+    (`low_memory`).
 
     Attributes:
       needs_gram: whether it looks at gradients. One that does not takes a single
         backward pass in the harness.
       needs_losses: whether it looks at `task_losses=`.
+      num_tasks: how many different tasks it remembers something of, None if of none;
+        a field where there is one. Ids are below it.
 
     Example:
       Only the longest gradient counts:
@@ -57,6 +60,7 @@ class Weighting(abc.ABC):
 
     needs_gram: ClassVar[bool] = True
     needs_losses: ClassVar[bool] = False
+    num_tasks = None
 
     @abc.abstractmethod
     def init(self) -> Any:

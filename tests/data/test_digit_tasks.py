@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxmeta.data.digit_tasks import TurnedDigits, TwoDigits, _mnist, turn
+from jaxmeta.data.digit_tasks import TurnedDigits, TwoDigits, turn
 from jaxmeta.data.source import DataError, settle
 
 KEY = jax.random.key(0)
@@ -34,8 +34,6 @@ def mnist(tmp_path, monkeypatch):
         "y_test": rng.integers(0, 10, 30).astype(np.uint8),
     }
     monkeypatch.setenv("JAXMETA_DATA_DIR", str(tmp_path))
-    # What was read before is remembered.
-    monkeypatch.setattr("jaxmeta.data.digit_tasks._mnist", _mnist.__wrapped__)
     np.savez(tmp_path / "mnist_writers.npz", **arrays)
     return arrays
 
@@ -148,17 +146,37 @@ def test_a_directory_without_the_file_is_a_mistake(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("x_test", np.zeros((30, 4, 5), np.uint8)), ("y_train", np.zeros(7, np.uint8))],
+    ("name", "value", "words"),
+    [
+        ("x_test", np.zeros((30, 4, 5), np.uint8), "x_test must be .* square"),
+        ("x_test", np.zeros((30, 5, 5), np.uint8), "of one size"),
+        ("y_train", np.zeros(7, np.uint8), "each with a label"),
+        ("y_test", np.full(30, 110, np.uint8), "labels up to 110"),
+        ("x_test", np.zeros((30, 4, 4), np.uint16), "must be bytes"),
+    ],
 )
-def test_a_damaged_file_is_named(mnist, tmp_path, name, value):
-    np.savez(tmp_path / "mnist_writers.npz", **{**mnist, name: value})
-    with pytest.raises(DataError, match=r"mnist_writers.npz: images must be square"):
+def test_a_damaged_file_is_named(mnist, tmp_path, name, value, words):
+    directory = tmp_path / "damaged"
+    directory.mkdir()
+    np.savez(directory / "mnist_writers.npz", **{**mnist, name: value})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXMETA_DATA_DIR", str(directory))
+        with pytest.raises(DataError, match=f"mnist_writers.npz: .*{words}"):
+            TwoDigits(origin="npz").read()
+
+
+def test_a_file_with_too_few_images_is_named(mnist, tmp_path):
+    few = {name: x[:2000] for name, x in mnist.items()}
+    np.savez(tmp_path / "mnist_writers.npz", **few)
+    with pytest.raises(DataError, match="at least 50001 square images"):
         TwoDigits(origin="npz").read()
 
 
 def test_bad_numbers():
-    with pytest.raises(ValueError, match="num_examples must be >= 1, got 0"):
-        TwoDigits(num_examples=0)
-    with pytest.raises(ValueError, match="num_tasks must be >= 1, got 0"):
-        TurnedDigits(num_tasks=0)
+    for number in (0, 10**8):
+        with pytest.raises(ValueError, match=f"from 1 to 10000, got {number}"):
+            TwoDigits(num_examples=number)
+        with pytest.raises(ValueError, match=f"from 1 to 1000, got {number}"):
+            TurnedDigits(num_tasks=number)
+    with pytest.raises(ValueError, match=r"origin must be one of .*'mnst'"):
+        TwoDigits(origin="mnst")
