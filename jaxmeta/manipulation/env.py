@@ -42,6 +42,7 @@ class Play(NamedTuple):
     Attributes:
       task: `[]` which of the environment's tasks.
       vector: `[6]` the draw that says where things and goal are.
+      fixture: `[3]` where the fixture stands, metres.
       episode: what is fixed for the episode.
       goal: `[3]` the point that drags the hand, metres.
       before: `[18]` the frame seen one step ago.
@@ -52,6 +53,7 @@ class Play(NamedTuple):
 
     task: Int[Array, ""]
     vector: Float[Array, "6"]
+    fixture: Point
     episode: Episode
     goal: Point
     before: Frame
@@ -157,23 +159,28 @@ class ManipulationEnv(Env):
         shares = jax.random.uniform(rng, (NUM_DRAWS, VECTOR))
         low, high = self._low[task], self._high[task]
         vectors = low + shares * (high - low)
-        accepts = lambda vector: self._ask(task, lambda t, v: t.accepts(v), vector)
+        accepts = lambda vector: self._ask(
+            task, lambda t, v: t.accepts(_own(t, v)), vector
+        )
         return vectors[jnp.argmax(jax.vmap(accepts)(vectors))]
 
     def reset_to(
         self, vector: Float[Array, "6"], task: Int[Array, ""], rng: PRNGKey
     ) -> State:
         """Starts an episode of a task from a given draw."""
-        place = self._ask(task, lambda t, v: t.place(v), vector)
+        place = self._ask(task, lambda t, v: t.place(_own(t, v)), vector)
         goal = self._hand_start[task]
-        data = start(self.models.of(task), goal + jnp.array(AT_REST), place)
+        model = self.models.of(task, place.fixture)
+        data = start(model, goal + jnp.array(AT_REST), place)
         now = self._read(task, data)
-        episode = self._ask(task, lambda t, v: t.begin(v, now, now.tcp), vector)
+        begin = lambda t, v: t.begin(_own(t, v), now, now.tcp)
+        episode = self._ask(task, begin, vector)
         nothing = jnp.zeros(4)
         judged = self._judge(task, now, None, episode, nothing)
         play = Play(
             task=task,
             vector=vector,
+            fixture=place.fixture,
             episode=episode,
             goal=goal,
             before=judged.seen,
@@ -206,7 +213,9 @@ class ManipulationEnv(Env):
         )
         grip = jnp.stack([action[3], -action[3]])
         ctrl = jnp.concatenate([grip, goal + jnp.array(AT_REST)])
-        data = self.physics.step(self.models.of(play.task), state.pipeline_state, ctrl)
+        data = self.physics.step(
+            self.models.of(play.task, play.fixture), state.pipeline_state, ctrl
+        )
         now = self._read(play.task, data)
         judged = self._judge(play.task, now, play.before, play.episode, action)
         solved = play.solved | judged.success
@@ -267,3 +276,8 @@ class ManipulationEnv(Env):
         if not self.one_hot:
             return obs
         return jnp.concatenate([obs, jax.nn.one_hot(task, len(self.tasks))])
+
+
+def _own(task: ManipulationTask, vector: Float[Array, "6"]) -> Array:
+    """The numbers of a draw that a task needs."""
+    return vector[: len(task.low)]

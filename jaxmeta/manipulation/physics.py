@@ -57,12 +57,20 @@ class Models(NamedTuple):
     differing: tuple[int, ...]
     stacked: list[Array]
 
-    def of(self, task: Int[Array, ""]) -> mjx.Model:
-        """The model of one task, inside `jit`."""
+    def of(self, task: Int[Array, ""], fixture: Float[Array, "3"]) -> mjx.Model:
+        """The model of one task with its fixture in place, inside `jit`.
+
+        Args:
+          task: which of the tasks.
+          fixture: `[3]` where the fixture stands in this episode, metres. (MJX does not
+            place the children of a body that is moved as mocap.)
+        """
         leaves, structure = jax.tree.flatten(self.generic)
         for i, rows in zip(self.differing, self.stacked, strict=True):
             leaves[i] = rows[task]
-        return jax.tree.unflatten(structure, leaves)
+        model = jax.tree.unflatten(structure, leaves)
+        placed = model.body_pos.at[body_ids()["fixture"]].set(fixture)
+        return model.replace(body_pos=placed)
 
 
 def compile_scene(geometry: Geometry, timestep: float) -> mujoco.MjModel:
@@ -164,7 +172,7 @@ def start(model: mjx.Model, hand: Float[Array, "3"], place: Placement) -> mjx.Da
     """The state at the start of an episode: fingers open, everything at rest.
 
     Args:
-      model: of the task.
+      model: of the task, its fixture in place.
       hand: `[3]` position of the hand, metres.
       place: of everything else.
     """
@@ -173,8 +181,7 @@ def start(model: mjx.Model, hand: Float[Array, "3"], place: Placement) -> mjx.Da
     qpos = jnp.concatenate(
         [hand, fingers, place.free, place.free_quat, place.joints]
     ).astype(data.qpos.dtype)
-    data = data.replace(qpos=qpos, mocap_pos=place.fixture[None].astype(qpos.dtype))
-    return mjx.kinematics(model, data)
+    return mjx.kinematics(model, data.replace(qpos=qpos))
 
 
 @functools.cache

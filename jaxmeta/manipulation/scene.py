@@ -200,8 +200,8 @@ def _by_kind(shapes: Sequence[Shape]) -> tuple[list[Box], list[Capsule]]:
     return boxes, [shape for shape in shapes if isinstance(shape, Capsule)]
 
 
-# A shape that a task has no use for: a crumb within its body.
-NO_BOX, NO_CAPSULE = Box((1e-3,) * 3, mass=1e-4), Capsule(1e-3, 1e-3, mass=1e-4)
+CRUMB = 1e-3
+"""Size of the shapes that a task has no use for, within its first one, metres."""
 
 
 def mjcf(geometry: Geometry, *, timestep: float) -> str:
@@ -235,14 +235,14 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
             f'<joint name="hand_{axis}" type="slide" axis="{unit}"/>'
             for axis, unit in zip("xyz", ("1 0 0", "0 1 0", "0 0 1"), strict=True)
         ),
-        '<geom name="palm" type="box" size=".03 .04 .053" pos="0 0 .066" '
+        '<geom name="palm" type="box" size=".034 .053 .027" pos="-.007 0 .066" '
         f'mass="{HAND_MASS}"/>',
         f"{fingers}</body>",
         f'<body name="free" pos="0 0 {0.0 if free else FAR}" '
         f'gravcomp="{0 if free else 1}"><freejoint name="free"/>',
         *_shapes("free", free),
         "</body>",
-        '<body name="fixture" mocap="true">',
+        '<body name="fixture">',  # its place is a number of the model
         *_boxes("fixed", geometry.fixed, NUM_FIXED, Box((1e-3,) * 3, PARKED)),
         f'<body name="mechanism" pos="{_text(geometry.mechanism_pos)}" gravcomp="1">',
         *_joints(geometry),
@@ -296,8 +296,13 @@ def _box(name: str, box: Box) -> str:
 
 def _shapes(name: str, shapes: Sequence[Shape]) -> list[str]:
     boxes, capsules = _by_kind(shapes)
-    boxes += [NO_BOX] * (NUM_BOXES - len(boxes))
-    capsules += [NO_CAPSULE] * (NUM_CAPSULES - len(capsules))
+    where = shapes[0].pos if shapes else (0.0, 0.0, 0.0)
+    crumbs = (
+        Box((CRUMB,) * 3, where, mass=1e-4),
+        Capsule(CRUMB, CRUMB, where, mass=1e-4),
+    )
+    boxes += [crumbs[0]] * (NUM_BOXES - len(boxes))
+    capsules += [crumbs[1]] * (NUM_CAPSULES - len(capsules))
     return [
         *(_box(f"{name}_box_{i}", box) for i, box in enumerate(boxes)),
         *(

@@ -82,7 +82,7 @@ class Loop:
         self.data.qpos[:3] = self.goal + AT_REST
         self.data.qpos[5:8], self.data.qpos[8:12] = place.free, place.free_quat
         self.data.qpos[12:15] = place.joints
-        self.data.mocap_pos[0] = place.fixture
+        self.model.body("fixture").pos = place.fixture
         mujoco.mj_forward(self.model, self.data)
         now = self.to_jax()
         first = self.read(now)

@@ -6,10 +6,12 @@ Yu et al., Meta-World (CoRL 2019), version 2 reward.
 """
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging, carrying, holding
+from jaxmeta.manipulation.scene import Box, Capsule, Geometry, placed
 from jaxmeta.manipulation.task import Episode
 from jaxmeta.manipulation.tasks.pick_place import Carry
 
@@ -19,6 +21,29 @@ HOOP = (0.0, -0.083, 0.25)
 """From the foot of the hoop to its middle, which is the observed goal, metres."""
 ABOVE_HOOP = 0.3
 """Height to which the ball is to be brought, metres."""
+
+BALL = Capsule(0.03, mass=0.1)
+RING = 0.044
+"""From the middle of the hoop to that of its sides, metres."""
+
+
+def _side(turn: float) -> Box:
+    """One of six sides of the hoop, at this angle seen from its middle, radians."""
+    x, y, z = HOOP
+    return Box(
+        (0.01, 0.02, 0.01),
+        (x + RING * math.cos(turn), y + RING * math.sin(turn), z - 0.001),
+        (math.cos(turn / 2), 0.0, 0.0, math.sin(turn / 2)),
+    )
+
+
+# Board, post and hoop. The ring, officially eight capsules, is six boxes; the neck that
+# joins it to the board and the post's foot are left out.
+BASKET = (
+    Box((0.1, 0.01, 0.07), (0.0, 0.0, 0.29)),
+    Box((0.007, 0.007, 0.113), (0.0, 0.0, 0.113)),
+    *(_side((0.5 + i) * math.pi / 3) for i in range(6)),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +58,10 @@ class Basketball(Carry):
     radius = 0.08
     weights = (1.0, 1.0, 2.0)
     reach = 0.035
+    geometry = Geometry(free=(BALL,), fixed=BASKET)
+
+    def place(self, vector):
+        return placed(fixture=vector[3:], free=vector[:3].at[2].set(LYING))
 
     def begin(self, vector, first, tcp):
         del first

@@ -10,6 +10,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging
+from jaxmeta.manipulation.scene import Box, Geometry, placed
 from jaxmeta.manipulation.shaping import above, both, closeness, distance, funnel
 from jaxmeta.manipulation.task import Episode
 from jaxmeta.manipulation.tasks.pick_place import Carry
@@ -27,6 +28,20 @@ BACK = (0.0, 0.001414, 0.004512)
 RISE = (0.0, 0.0, 0.000269)
 """How far the official simulator moves a cube this deep in a wall, in x and z, within
 one step, metres; measured, between these within 0.05 mm."""
+LYING = 0.03
+"""Height of the cube's middle in a bin, metres."""
+
+CUBE = Box((0.02, 0.02, 0.02), mass=0.1)
+
+
+def _bin(x: float) -> tuple[Box, ...]:
+    """The walls of a bin; its bottom is part of the floor."""
+    return (
+        Box((0.1, 0.005, 0.03), (x, 0.605, 0.03)),
+        Box((0.1, 0.005, 0.03), (x, 0.795, 0.03)),
+        Box((0.005, 0.09, 0.03), (x - 0.095, 0.7, 0.03)),
+        Box((0.005, 0.09, 0.03), (x + 0.095, 0.7, 0.03)),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +60,13 @@ class BinPicking(Carry):
     apart = 0.0
     solved_within = 0.05
     reach = 0.04
+    # The bottoms of both bins are 1 cm thick: here the whole table is as high.
+    geometry = Geometry(
+        floor=0.01, free=(CUBE,), walls=_bin(FROM), fixed=_bin(GOAL[0])
+    )
+
+    def place(self, vector):
+        return placed(free=vector[:3].at[2].set(LYING))
 
     def begin(self, vector, first, tcp):
         start = jnp.append(vector[:2], first.object[2])

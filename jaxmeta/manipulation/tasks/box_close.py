@@ -9,6 +9,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import (
     above,
     aligned,
@@ -26,6 +27,23 @@ LEVEL = (0.707, 0.0, 0.0, 0.707)
 """How the lid should lie; the whole reward is scaled by it."""
 SOLVED = 0.08
 """Within this of the goal, in metres, the box is shut."""
+RISE = 0.075
+"""How far above the draw's height the lid starts, metres."""
+TURNED = (0.7071068, 0.0, 0.0, 0.7071068)
+
+# Lid and handle are officially meshes, which collide as their convex hulls do: slabs.
+# The rim and the handle's three bars lie within them.
+LID = (
+    Box((0.115, 0.115, 0.0108), (0.0, 0.0, -0.0049), mass=0.1),
+    Box((0.008, 0.058, 0.0424), (0.0, 0.0, 0.0466), mass=0.15),
+)
+BOX = (
+    Box((0.1, 0.005, 0.03), (0.0, -0.095, 0.03)),
+    Box((0.1, 0.005, 0.03), (0.0, 0.095, 0.03)),
+    Box((0.005, 0.09, 0.03), (0.095, 0.0, 0.03)),
+    Box((0.005, 0.09, 0.03), (-0.095, 0.0, 0.03)),
+    Box((0.1, 0.1, 0.005), (0.0, 0.0, 0.005)),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +54,15 @@ class BoxClose(ManipulationTask):
     low = (-0.05, 0.5, 0.02, -0.1, 0.7, 0.133)
     high = (0.05, 0.55, 0.02, 0.1, 0.8, 0.133)
     goal_low, goal_high = low[3:], high[3:]
+    geometry = Geometry(free=LID, fixed=BOX)
+    object_at = At("free")
+
+    def place(self, vector):
+        return placed(
+            fixture=vector[3:].at[2].set(0.0),
+            free=vector[:3].at[2].add(RISE),
+            free_quat=TURNED,
+        )
 
     def accepts(self, vector):
         return distance(vector[:2], vector[3:5]) >= 0.25

@@ -1,15 +1,17 @@
 """Turn a dial by its rim; 79 degrees are enough.
 
 `vector` is the dial's position. `object` is the point of the rim that starts nearest to
-the robot and whose goal is at the far side; `quat` turns with the dial. The episode's
-`landmark` is where the fingers should be at its start: above that point and to its
-right. `joint` is not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+the robot and whose goal is at the far side; the observed orientation is that of the
+dial's foot, which does not turn. The episode's `landmark` is where the fingers should
+be at its start: above that point and to its right. `joint` is not read. Yu et al.,
+Meta-World (CoRL 2019), version 2 reward.
 """
 
 import dataclasses
 
 import jax.numpy as jnp
 
+from jaxmeta.manipulation.scene import At, Box, Geometry, Joint, placed
 from jaxmeta.manipulation.shaping import both, distance, nearing
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
@@ -19,6 +21,15 @@ REACHED = 0.005
 """Within this of it, in metres, the fingers are there."""
 SOLVED = 0.07
 """Within this of the goal, in metres, the dial is turned."""
+
+# The lower part is officially a cylinder, here a box of the same height and area.
+DIAL = (
+    Box((0.0443, 0.0443, 0.018), (0.0, 0.0, 0.018), mass=0.283),
+    Box((0.015, 0.046, 0.015), (0.0, 0.0, 0.051), mass=0.083),
+)
+"""A disc and the bar on top of it, which the fingers push."""
+# The official armature, .001, is too light for damping in explicit steps.
+TURN = Joint((0.0, 0.0, 1.0), -3.14, 3.14, armature=0.01)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +41,12 @@ class DialTurn(ManipulationTask):
     high = (0.1, 0.8, 0.0)
     goal_low = (-0.1, 0.73, 0.0299)
     goal_high = (0.1, 0.83, 0.0301)
+    quat_order = "ones"
+    geometry = Geometry(mechanism=DIAL, hinge=TURN)
+    object_at = At("mechanism", (0.0, -0.05, 0.0))
+
+    def place(self, vector):
+        return placed(fixture=vector)
 
     def begin(self, vector, first, tcp):
         target = vector + jnp.array([0.0, 0.03, 0.03])

@@ -10,6 +10,16 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from jaxmeta.manipulation.scene import (
+    ALONG_X,
+    ALONG_Y,
+    At,
+    Box,
+    Capsule,
+    Geometry,
+    Joint,
+    placed,
+)
 from jaxmeta.manipulation.shaping import (
     above,
     both,
@@ -24,18 +34,54 @@ from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 SOLVED = 0.08
 """Within this of the goal, in metres, the door is open or shut."""
 
+SAFE = (
+    Box((0.016, 0.106, 0.15), (-0.204, 0.0, 0.0)),
+    Box((0.016, 0.106, 0.15), (0.204, 0.0, 0.0)),
+    Box((0.188, 0.106, 0.012), (0.0, 0.0, 0.138)),
+    Box((0.189, 0.106, 0.012), (0.0, 0.0, -0.138)),
+    Box((0.188, 0.012, 0.126), (0.0, 0.094, 0.0)),
+)
+"""Its sides, top, bottom and back."""
+# The handle's foot is officially a cylinder along y, here a box of the same size; its
+# neck and bars are cylinders, here capsules that are as thick and end where they end.
+DOOR = (
+    Box((0.18, 0.01, 0.123), (0.185, 0.0, 0.0), mass=1.77),
+    Box((0.025, 0.012, 0.025), (0.325, -0.006, 0.0), mass=0.06),
+    Capsule(0.013, 0.047, (0.325, -0.065, 0.0), ALONG_Y, 0.05),
+    Capsule(0.019, 0.056, (0.381, -0.12, 0.0), ALONG_X, 0.17),
+    Capsule(0.023, 0.031, (0.395, -0.12, 0.0), ALONG_X, 0.18),
+)
+# Officially from -2, but at -1.304 the door's edge meets the safe's side, which pushes
+# it back over some 0.2 s: the limit stands in for this contact.
+HINGE = Joint((0.0, 0.0, 1.0), -1.304, 0.0, damping=2.0, softness=0.06)
+HANDLE = At(
+    "mechanism",
+    (0.375722, -0.10714, 0.000036),
+    (0.151171, 0.690758, -0.150621, 0.690879),
+)
+"""What is observed: the frame of the handle's mesh, between its neck and its bars."""
+
 
 class Door(ManipulationTask):
     """What both have in common.
 
     Attributes:
       way: from the safe to the goal, metres.
+      angle: the door's at the start, radians.
     """
 
     low = (0.0, 0.85, 0.15)
     high = (0.1, 0.95, 0.15)
     quat_order = "xyzw"
+    geometry = Geometry(
+        fixed=SAFE, mechanism=DOOR, mechanism_pos=(-0.185, -0.1, 0.0), hinge=HINGE
+    )
+    object_at = HANDLE
     way: ClassVar[tuple[float, float, float]]
+    angle: ClassVar[float] = 0.0
+
+    def place(self, vector):
+        return placed(fixture=vector, joints=(0.0, 0.0, self.angle))
 
     def begin(self, vector, first, tcp):
         del first
@@ -84,6 +130,7 @@ class DoorClose(Door):
     goal_low = (0.2, 0.65, 0.1499)
     goal_high = (0.3, 0.75, 0.1501)
     way = (0.2, -0.2, 0.0)
+    angle = -1.5708
 
     def reward(self, now, episode, action):
         del action

@@ -2,8 +2,8 @@
 
 `vector` is the safe's position. `object` is a point at the tip of the lever, on the
 side that is to be pushed; the episode's `object` is the lever's hinge, which never
-moves. `quat` is the door's, which never turns; `landmark` and `joint` are not read. Yu
-et al., Meta-World (CoRL 2019), version 2 reward.
+moves. The observed orientation is the door's, which never turns; `landmark` and `joint`
+are not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
 """
 
 import abc
@@ -13,6 +13,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Scalar
+from jaxmeta.manipulation.scene import At, Box, Geometry, Joint, placed
 from jaxmeta.manipulation.shaping import both, closeness, length, shouldering
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings, Reward
 
@@ -23,6 +24,27 @@ LEVER = 0.1
 SCALE = (0.25, 1.0, 0.5)
 """How much a distance counts along each axis."""
 
+# Officially five boards and a door: here a solid block and what stands out of it, the
+# door, the lock's and the handle's foot, the handle's neck and its bars.
+SAFE = (
+    Box((0.22, 0.106, 0.15)),
+    Box((0.184, 0.01, 0.124), (0.0, -0.1, 0.0)),
+    Box((0.047, 0.013, 0.047), (0.0, -0.109, 0.061)),
+    Box((0.028, 0.012, 0.028), (0.14, -0.106, -0.05)),
+    Box((0.013, 0.047, 0.013), (0.14, -0.165, -0.05)),
+    Box((0.075, 0.019, 0.019), (0.196, -0.22, -0.05)),
+    Box((0.054, 0.023, 0.023), (0.21, -0.22, -0.05)),
+)
+BAR = Box((0.05, 0.019, 0.01), (0.042, -0.024, 0.0), mass=0.001)
+"""The lever, which points to the right when it is unlocked, and down when locked."""
+# The official armature, .001, is too light for damping in explicit steps.
+TURN = Joint((0.0, 1.0, 0.0), 0.0, 1.57, damping=2.0, armature=0.01)
+
+
+def _tip(z: float) -> At:
+    """A point at the lever's tip, that high above its middle, metres."""
+    return At("mechanism", (0.09, -0.04, z))
+
 
 class Lock(ManipulationTask):
     """Push the lever's tip to a height or to a width.
@@ -30,13 +52,20 @@ class Lock(ManipulationTask):
     Attributes:
       axis: the axis along which the tip's distance from the goal counts.
       way: from the hinge to the goal, metres.
+      angle: the lever's at the start, radians.
     """
 
     hand_low = (-0.5, 0.40, -0.15)
     low = (-0.1, 0.8, 0.15)
     high = (0.1, 0.85, 0.15)
+    quat_order = "ones"
+    geometry = Geometry(fixed=SAFE, mechanism=(BAR,), mechanism_pos=HINGE, hinge=TURN)
     axis: ClassVar[int]
     way: ClassVar[tuple[float, float, float]]
+    angle: ClassVar[float] = 0.0
+
+    def place(self, vector):
+        return placed(fixture=vector, joints=(0.0, 0.0, self.angle))
 
     def begin(self, vector, first, tcp):
         del first
@@ -69,6 +98,7 @@ class DoorLock(Lock):
     goal_low, goal_high = Lock.hand_low, Lock.hand_high
     axis = 2
     way = (0.0, -0.04, -LEVER)
+    object_at = _tip(0.01)
 
     def _ready(self, now, episode):
         del episode
@@ -88,6 +118,8 @@ class DoorUnlock(Lock):
     goal_high = (0.2, 0.7, 0.2111)
     axis = 0
     way = (LEVER, -0.04, 0.0)
+    object_at = _tip(-0.01)
+    angle = 1.5708
 
     def _ready(self, now, episode):
         return shouldering(

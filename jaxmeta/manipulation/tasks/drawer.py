@@ -6,9 +6,20 @@ are not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 
+from jaxmeta.manipulation.scene import (
+    ALONG_X,
+    ALONG_Y,
+    At,
+    Box,
+    Capsule,
+    Geometry,
+    Joint,
+    placed,
+)
 from jaxmeta.manipulation.shaping import (
     both,
     choose,
@@ -26,13 +37,50 @@ TRAVEL = 0.2
 SCALE = (3.0, 3.0, 1.0)
 """How much a distance counts along each axis: the hand first comes above the handle."""
 
+CHEST = (
+    Box((0.008, 0.1, 0.084), (-0.11, 0.0, 0.084)),
+    Box((0.008, 0.1, 0.084), (0.11, 0.0, 0.084)),
+    Box((0.102, 0.008, 0.076), (0.0, 0.092, 0.076)),
+    Box((0.102, 0.092, 0.014), (0.0, -0.008, 0.014)),
+    Box((0.102, 0.1, 0.008), (0.0, 0.0, 0.16)),
+)
+# As official but for the drawer's back, which never leaves the chest: its mass is the
+# bottom's. Front, sides, bottom; the handle's feet and its bar.
+DRAWER = (
+    Box((0.1, 0.008, 0.052), (0.0, -0.082, 0.008), mass=0.04),
+    Box((0.008, 0.074, 0.052), (-0.092, 0.0, 0.008), mass=0.04),
+    Box((0.008, 0.074, 0.052), (0.092, 0.0, 0.008), mass=0.04),
+    Box((0.1, 0.09, 0.008), (0.0, 0.0, -0.052), mass=0.08),
+    Capsule(0.009, 0.03, (-0.05, -0.12, 0.0), ALONG_Y, 0.06),
+    Capsule(0.009, 0.03, (0.05, -0.12, 0.0), ALONG_Y, 0.06),
+    Capsule(0.009, 0.05, (0.0, -0.15, 0.0), ALONG_X, 0.06),
+)
+# Officially down to -0.16, the very place where it counts as open.
+RAIL = Joint((0.0, 1.0, 0.0), -0.17, 0.0, damping=2.0)
+HANDLE = (0.0, -0.16, 0.0)
+"""The observed point of the handle, in the drawer's frame, metres."""
+
 
 class Drawer(ManipulationTask):
-    """A chest against the far wall, its drawer opening toward the robot."""
+    """A chest against the far wall, its drawer opening toward the robot.
+
+    Attributes:
+      start: where the drawer starts on its rail, metres.
+    """
 
     low = (-0.1, 0.9, 0.0)
     high = (0.1, 0.9, 0.0)
     goal_low, goal_high = ManipulationTask.hand_low, ManipulationTask.hand_high
+    geometry = Geometry(
+        fixed=CHEST,
+        mechanism=DRAWER,
+        mechanism_pos=(0.0, -0.01, 0.09),
+        slides=(RAIL,),
+    )
+    start: ClassVar[float] = 0.0
+
+    def place(self, vector):
+        return placed(fixture=vector, joints=(self.start, 0.0, 0.0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +88,7 @@ class DrawerOpen(Drawer):
     """Pull the handle 20 cm toward the robot; `Episode.object` is where it starts."""
 
     name = "drawer-open"
+    object_at = At("mechanism", HANDLE)
 
     def begin(self, vector, first, tcp):
         del first
@@ -67,6 +116,8 @@ class DrawerClose(Drawer):
 
     name = "drawer-close"
     quat_order = "zeros"
+    object_at = At("mechanism", (HANDLE[0], HANDLE[1], 0.05))
+    start = -0.15
 
     def begin(self, vector, first, tcp):
         # The goal is at the handle's height, `object` above it: never nearer than 5 cm.

@@ -11,6 +11,15 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from jaxmeta.manipulation.scene import (
+    ALONG_Y,
+    At,
+    Box,
+    Capsule,
+    Geometry,
+    Joint,
+    placed,
+)
 from jaxmeta.manipulation.shaping import choose, distance, nearing
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
@@ -20,6 +29,23 @@ RADIUS = 0.07
 """Within this of the goal, in metres, the lever is turned."""
 REACHED = 0.01
 """Within this of the lever's tip, in metres, the fingers are there."""
+
+# Upright cylinders are square boxes of the same cross-section, the lever's neck, which
+# lies, is a capsule. The foot's disc and its post; the head, the neck and the lever.
+FOOT = (
+    Box((0.041, 0.041, 0.009), (0.0, 0.0, 0.009)),
+    Box((0.015, 0.015, 0.044), (0.0, 0.0, 0.061)),
+)
+LEVER = (
+    Box((0.0284, 0.0284, 0.02), (0.0, 0.0, 0.001), mass=0.1287),
+    Capsule(0.012, 0.021, (0.0, -0.05, 0.001), ALONG_Y, 0.0190),
+    Capsule(0.017, 0.055, (0.0, -0.12, 0.001), ALONG_Y, 0.1204),
+)
+# Officially the armature is 0.001, with implicit damping; ours is explicit and would
+# overshoot.
+KNOB = Joint((0.0, 0.0, 1.0), -1.57, 1.57, damping=2.0, armature=0.01)
+TIP = (0.015, -0.175, -0.01)
+"""The observed point in the frame of the lever, metres; for opening mirrored."""
 
 
 class Faucet(ManipulationTask):
@@ -33,8 +59,15 @@ class Faucet(ManipulationTask):
     hand_start = (0.0, 0.4, 0.2)
     hand_low = (-0.5, 0.40, -0.15)
     goal_low, goal_high = hand_low, ManipulationTask.hand_high
+    quat_order = "ones"
+    geometry = Geometry(
+        fixed=FOOT, mechanism=LEVER, mechanism_pos=(0.0, 0.0, 0.124), hinge=KNOB
+    )
     side: ClassVar[float]
     shift: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.0)
+
+    def place(self, vector):
+        return placed(fixture=vector)
 
     def begin(self, vector, first, tcp):
         del first
@@ -74,6 +107,7 @@ class FaucetOpen(Faucet):
     high = (0.05, 0.85, 0.0)
     side = 0.175
     shift = (-0.04, 0.0, 0.03)
+    object_at = At("mechanism", (-TIP[0], *TIP[1:]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,3 +118,4 @@ class FaucetClose(Faucet):
     low = (-0.1, 0.8, 0.0)
     high = (0.1, 0.85, 0.0)
     side = -0.175
+    object_at = At("mechanism", TIP)

@@ -10,6 +10,16 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging_handle
+from jaxmeta.manipulation.scene import (
+    ALONG_X,
+    ALONG_Y,
+    At,
+    Box,
+    Capsule,
+    Geometry,
+    Joint,
+    placed,
+)
 from jaxmeta.manipulation.shaping import aligned, choose, distance, lifted_and_placed
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
@@ -18,7 +28,34 @@ GOAL = (0.24, 0.74, 0.11)
 HEAD = (0.16, 0.06, 0.0)
 """From the handle to the head, metres; of the world, as if the hammer never turned."""
 UPRIGHT = (1.0, 0.0, 0.0, 0.0)
-"""How the hammer lies at the start and should be held."""
+"""How the hammer should be held."""
+LYING = (0.999559, 0.0, -0.0297, 0.0)
+"""How it lies on the table: the head is thicker than the handle."""
+
+# The handle as official. The cylinders of the head's ends are square bars that stand on
+# an edge, so that it lies as high and leans on the handle; the rest of it is one box.
+ON_EDGE = (0.92388, 0.0, 0.382683, 0.0)
+HAMMER = (
+    Capsule(0.02, 0.14, (0.0, 0.0, 0.0), ALONG_X, 0.1),
+    Box((0.025, 0.04, 0.02), (0.16, 0.0, 0.0), mass=0.4),
+    Box((0.0269, 0.016, 0.0269), (0.16, 0.056, 0.0), ON_EDGE, 0.3),
+    Box((0.0269, 0.016, 0.0269), (0.16, -0.056, 0.0), ON_EDGE, 0.3),
+)
+# Its head, officially a disc of radius 3 cm, and its shaft.
+NAIL = (
+    Box((0.027, 0.009, 0.027), mass=0.0509),
+    Capsule(0.01, 0.05, (0.0, 0.057, 0.0), ALONG_Y, 0.0377),
+)
+NAIL_AT = (0.24, 0.64, 0.11)
+"""The nail's head before it is driven, metres."""
+RAIL = Joint((0.0, 1.0, 0.0), 0.0, 0.1, damping=2.0)
+# The block around the nail's hole.
+BLOCK = (
+    Box((0.1, 0.1, 0.048), (0.24, 0.85, 0.172)),
+    Box((0.042, 0.1, 0.014), (0.298, 0.85, 0.11)),
+    Box((0.042, 0.1, 0.014), (0.182, 0.85, 0.11)),
+    Box((0.1, 0.1, 0.048), (0.24, 0.85, 0.048)),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +69,15 @@ class Hammer(ManipulationTask):
     goal_low = (0.2399, 0.7399, 0.109)
     goal_high = (0.2401, 0.7401, 0.111)
     second_order = "wxyz"
+    geometry = Geometry(
+        walls=BLOCK, free=HAMMER, mechanism=NAIL, mechanism_pos=NAIL_AT, slides=(RAIL,)
+    )
+    object_at = At("free")
+    second_at = At("mechanism")
+    joint_index = 0
+
+    def place(self, vector):
+        return placed(free=vector, free_quat=LYING)
 
     def begin(self, vector, first, tcp):
         del first

@@ -8,11 +8,15 @@ Yu et al., Meta-World (CoRL 2019), version 2 reward.
 import dataclasses
 
 from jaxmeta.manipulation.tasks.pick_place import Carry, puck_caging
+from jaxmeta.manipulation.tasks.sweep import WITH_HOLE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HandInsert(Carry):
-    """`vector` is the block's position and the goal; the caging is that of a puck."""
+    """`vector` is the block's position and the goal; the caging is that of a puck.
+
+    The block starts 2 cm deep in the table, as it does officially, which lifts it.
+    """
 
     name = "hand-insert"
     hand_low = (-0.5, 0.40, -0.15)
@@ -21,6 +25,7 @@ class HandInsert(Carry):
     goal_low, goal_high = low[3:], high[3:]
     solved_within = 0.05
     carrying = 7.0
+    geometry = WITH_HOLE
 
     def grasp(self, now, episode, action):
         return puck_caging(now, episode, action, "high")

@@ -14,6 +14,17 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Bool, Scalar
 from jaxmeta.manipulation.grasp import caging
+from jaxmeta.manipulation.scene import (
+    ALONG_X,
+    At,
+    Box,
+    Capsule,
+    Geometry,
+    Joint,
+    Quat,
+    Vector,
+    placed,
+)
 from jaxmeta.manipulation.shaping import (
     Point,
     both,
@@ -29,6 +40,61 @@ OUT = 0.216
 SIDEWAYS = 1.57
 """The angle about z by which a box is turned that faces right; official, not pi / 2."""
 
+# The official meshes, two cheeks with rounded fronts and a block between them, are a
+# block of their width and the fronts of the cheeks; in front there is a sill.
+BLOCK = (
+    Box((0.0865, 0.0825, 0.1075), (0.0, 0.0275, 0.1075)),
+    Box((0.026, 0.0275, 0.08), (-0.0605, -0.0825, 0.08)),
+    Box((0.026, 0.0275, 0.08), (0.0605, -0.0825, 0.08)),
+    Box((0.035, 0.028, 0.014), (0.0, -0.082, 0.014)),
+)
+# The grip, a cylinder, is a capsule of the same length.
+LEVER = Box((0.032, 0.075, 0.011), (0.0, -0.081, 0.0), mass=0.001)
+GRIP = Capsule(0.022, 0.048, (0.0, -0.166, 0.0), ALONG_X, 0.001)
+# Officially the armature is 0.001, with implicit damping; ours is explicit and would
+# overshoot. So the handle follows friction at once, where the official one lags.
+SLIDE = Joint((0.0, 0.0, 1.0), -0.1, 0.0, damping=30.0, armature=0.1)
+AT = (0.0, -0.05, 0.15)
+"""Where the handle is in the box when it is up, metres."""
+
+
+def turned(x: Vector, yaw: float) -> Vector:
+    """A vector turned about z.
+
+    Args:
+      x: the vector.
+      yaw: the angle.
+    """
+    cos, sin = math.cos(yaw), math.sin(yaw)
+    return (cos * x[0] - sin * x[1], sin * x[0] + cos * x[1], x[2])
+
+
+def turned_box(box: Box, yaw: float) -> Box:
+    """A box of a body turned about z."""
+    quat = _turned_quat(box.quat, yaw)
+    return box._replace(pos=turned(box.pos, yaw), quat=quat)
+
+
+def _turned_quat(quat: Quat, yaw: float) -> Quat:
+    cos, sin = math.cos(yaw / 2), math.sin(yaw / 2)
+    w, x, y, z = quat
+    return (
+        cos * w - sin * z,
+        cos * x - sin * y,
+        cos * y + sin * x,
+        cos * z + sin * w,
+    )
+
+
+def _geometry(yaw: float) -> Geometry:
+    grip = GRIP._replace(pos=turned(GRIP.pos, yaw), quat=_turned_quat(GRIP.quat, yaw))
+    return Geometry(
+        fixed=tuple(turned_box(box, yaw) for box in BLOCK),
+        mechanism=(turned_box(LEVER, yaw), grip),
+        mechanism_pos=turned(AT, yaw),
+        slides=(SLIDE,),
+    )
+
 
 class Handle(ManipulationTask):
     """A box with a handle that slides up and down on its front.
@@ -37,12 +103,17 @@ class Handle(ManipulationTask):
       yaw: the angle by which the box is turned about z; 0 faces the robot.
       height: the goal's height above the foot of the box, metres.
       radius: within this of the goal the reward is full, metres.
+      start: where the handle starts on its slide, metres.
     """
 
     quat_order = "zeros"
     yaw: ClassVar[float] = 0.0
     height: ClassVar[float]
     radius: ClassVar[float]
+    start: ClassVar[float]
+
+    def place(self, vector):
+        return placed(fixture=vector, joints=(self.start, 0.0, 0.0))
 
     def begin(self, vector, first, tcp):
         out = (OUT * math.sin(self.yaw), -OUT * math.cos(self.yaw), self.height)
@@ -66,6 +137,9 @@ class HandlePress(Handle):
     goal_high = (0.1, 0.70, 0.08)
     height = 0.075
     radius = 0.02
+    start = -0.001
+    geometry = _geometry(0.0)
+    object_at = At("mechanism", (0.0, -0.166, 0.022))
 
     def reward(self, now, episode, action):
         del action
@@ -95,6 +169,8 @@ class HandlePressSide(HandlePress):
     high = (-0.25, 0.75, 0.001)
     goal_low, goal_high = ManipulationTask.hand_low, ManipulationTask.hand_high
     yaw = SIDEWAYS
+    geometry = _geometry(yaw)
+    object_at = At("mechanism", turned((0.0, -0.166, 0.022), yaw))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,6 +190,9 @@ class HandlePull(Handle):
     goal_high = (0.1, 0.70, 0.18)
     height = 0.172
     radius = 0.05
+    start = -0.1
+    geometry = _geometry(0.0)
+    object_at = At("mechanism", (0.05, -0.166, 0.014))
     half: ClassVar[float] = 0.022
     beside: ClassVar[float] = 0.05
     solved: ClassVar[float] = 0.05
@@ -167,6 +246,8 @@ class HandlePullSide(HandlePull):
     high = (-0.25, 0.75, 0.0)
     goal_low, goal_high = ManipulationTask.hand_low, ManipulationTask.hand_high
     yaw = SIDEWAYS
+    geometry = _geometry(yaw)
+    object_at = At("mechanism", turned((0.0, -0.12, 0.0), yaw))
     half = 0.032
     beside = 0.06
     solved = 0.08

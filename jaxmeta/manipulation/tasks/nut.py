@@ -9,12 +9,24 @@ al., Meta-World (CoRL 2019), version 2 reward.
 
 import abc
 import dataclasses
+import math
 from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Scalar
 from jaxmeta.manipulation.grasp import caging_handle
+from jaxmeta.manipulation.scene import (
+    ALONG_Y,
+    At,
+    Box,
+    Capsule,
+    Geometry,
+    Quat,
+    Shape,
+    Vector,
+    placed,
+)
 from jaxmeta.manipulation.shaping import (
     Point,
     aligned,
@@ -30,6 +42,38 @@ FLAT = (0.707, 0.0, 0.0, 0.707)
 """The wrench lies flat with its handle along x."""
 LIFTED = 0.02
 """Above this height, in metres, the ring is off the table."""
+TURNED = (0.7071068, 0.0, 0.0, 0.7071068)
+"""How the wrench starts: its frame's -y, along the handle, is the world's x."""
+
+RING = 0.048
+"""From the middle of the ring to the axes of its sides, metres."""
+THICK = 0.019
+"""Half of its thickness, metres."""
+
+
+def _side(index: int) -> Shape:
+    """One of six sides of the ring: balls and boxes would leave gaps, so capsules
+    alternate with boxes, of which the body has not enough of one kind."""
+    turn = index * math.pi / 3
+    pos: Vector = (RING * math.cos(turn), RING * math.sin(turn), 0.0)
+    half: Quat = (math.cos(turn / 2), 0.0, 0.0, math.sin(turn / 2))
+    if index % 2:
+        return Box((THICK, 0.024, THICK), pos, half, 0.16 / 6)
+    c, s = half[0] / math.sqrt(2), half[3] / math.sqrt(2)
+    return Capsule(THICK, 0.02, pos, (c, c, s, s), 0.16 / 6)
+
+
+# The ring is officially eight capsules, here three and three boxes in a hexagon; the bar
+# a cylinder; the handle as official.
+WRENCH = (
+    *(_side(i) for i in range(6)),
+    Capsule(0.012, 0.038, (0.0, -0.1, 0.0), ALONG_Y, 0.02),
+    Box((0.019, 0.038, 0.016), (0.0, -0.13, 0.0), mass=0.04),
+)
+HANDLE = (0.0, -0.13, 0.0)
+"""The observed point, the handle's middle, in the wrench's frame, metres."""
+# Officially a cylinder of radius 20 mm: a square of equal cross-section.
+PEG = (Box((0.0177, 0.0177, 0.05)),)
 
 
 class Nut(ManipulationTask):
@@ -40,6 +84,9 @@ class Nut(ManipulationTask):
     """
 
     density: ClassVar[Literal["medium", "high"]]
+    geometry = Geometry(free=WRENCH, fixed=PEG)
+    object_at = At("free", HANDLE)
+    landmark_at = At("free")
 
     def accepts(self, vector):
         return distance(vector[:2], vector[3:5]) >= 0.1
@@ -66,6 +113,10 @@ class Assembly(Nut):
     high = (0.0, 0.6, 0.02, 0.1, 0.85, 0.1)
     goal_low, goal_high = low[3:], high[3:]
     density = "medium"
+
+    def place(self, vector):
+        peg = vector[3:] - jnp.array([0.0, 0.0, 0.05])
+        return placed(fixture=peg, free=vector[:3], free_quat=TURNED)
 
     def begin(self, vector, first, tcp):
         del first
@@ -95,6 +146,10 @@ class Disassemble(Nut):
     goal_low = (-0.1, 0.6, 0.1749)
     goal_high = (0.1, 0.75, 0.1751)
     density = "high"
+
+    def place(self, vector):
+        peg = vector[:3] + jnp.array([0.0, 0.0, 0.03])
+        return placed(fixture=peg, free=vector[:3], free_quat=TURNED)
 
     def begin(self, vector, first, tcp):
         del first

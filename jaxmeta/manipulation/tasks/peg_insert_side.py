@@ -10,6 +10,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging, carrying, holding
+from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import (
     both,
     choose,
@@ -33,6 +34,20 @@ the block, metres: for each the corner that counts 0 and the one that counts 1."
 HEAD = (-0.1, 0.6, 0.014785)
 """Where the margin has the head start, metres: where the peg is before it is placed."""
 
+PEG = Box((0.12, 0.015, 0.015), mass=0.1)
+GRASP = (0.03, 0.0, 0.01)
+"""The point to grip the peg at, in its frame, metres."""
+TIP = (-0.1, 0.0, 0.0)
+"""Its head, in its frame, metres."""
+# Below, beside and above the hole, which is 6 cm wide and high. Officially seven boxes:
+# those outside stick out of the block's face by 4 mm.
+BLOCK = (
+    Box((0.096, 0.1, 0.05), (0.0, 0.0, 0.05)),
+    Box((0.096, 0.035, 0.03), (0.0, -0.065, 0.13)),
+    Box((0.096, 0.035, 0.03), (0.0, 0.065, 0.13)),
+    Box((0.096, 0.1, 0.02), (0.0, 0.0, 0.18)),
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PegInsertSide(ManipulationTask):
@@ -44,6 +59,12 @@ class PegInsertSide(ManipulationTask):
     goal_low = (-0.32, 0.4, 0.129)
     goal_high = (-0.22, 0.7, 0.131)
     quat_order = "xyzw"
+    geometry = Geometry(free=(PEG,), fixed=BLOCK)
+    object_at = At("free", GRASP)
+    landmark_at = At("free", TIP)
+
+    def place(self, vector):
+        return placed(fixture=vector[3:], free=vector[:3])
 
     def accepts(self, vector):
         return distance(vector[:2], vector[3:5]) >= 0.1

@@ -10,6 +10,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging
+from jaxmeta.manipulation.scene import At, Box, Capsule, Geometry, placed
 from jaxmeta.manipulation.shaping import choose, closeness, distance
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
@@ -22,6 +23,23 @@ RADIUS = 0.05
 SOLVED = 0.07
 """Within this of the goal, in metres, the task is solved."""
 
+# Its head, in the socket, the flange, the shaft and the end. The flange is officially a
+# disc of radius 45 mm; the head is, as officially, 8 mm too thick for its socket.
+PLUG = (
+    Capsule(0.03, pos=(-0.035, 0.0, 0.0), mass=0.05),
+    Box((0.007, 0.04, 0.04), (-0.013, 0.0, 0.0), mass=0.01),
+    Box((0.035, 0.038, 0.038), (0.025, 0.0, 0.0), mass=0.01),
+    Capsule(0.04, pos=(0.06, 0.0, 0.0), mass=0.01),
+)
+END = (0.04, 0.0, 0.0)
+"""The observed point of the plug, in its frame, metres."""
+SOCKET = (
+    Box((0.025, 0.039, 0.022), (0.0, 0.061, 0.131)),
+    Box((0.025, 0.1, 0.023), (0.0, 0.0, 0.176)),
+    Box((0.025, 0.1, 0.055), (0.0, 0.0, 0.054)),
+    Box((0.025, 0.039, 0.022), (0.0, -0.061, 0.131)),
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PegUnplugSide(ManipulationTask):
@@ -32,6 +50,11 @@ class PegUnplugSide(ManipulationTask):
     high = (-0.15, 0.8, 0.001)
     goal_low = (-0.056, 0.6, 0.13)
     goal_high = (0.044, 0.8, 0.132)
+    geometry = Geometry(free=PLUG, fixed=SOCKET)
+    object_at = At("free", END)
+
+    def place(self, vector):
+        return placed(fixture=vector, free=vector + jnp.array(PLUGGED))
 
     def begin(self, vector, first, tcp):
         plug = vector + jnp.array(PLUGGED)

@@ -8,11 +8,23 @@ Yu et al., Meta-World (CoRL 2019), version 2 reward.
 import dataclasses
 
 from jaxmeta.manipulation.grasp import caging, holding
+from jaxmeta.manipulation.scene import Box, Geometry
 from jaxmeta.manipulation.shaping import above, both, closeness, distance, funnel
 from jaxmeta.manipulation.tasks.pick_place import Carry
 
 EMPTY = 0.33
 """An opening of the gripper below which there is no puck in it."""
+
+
+# The floor of the hole is at z = 0, the table around it 54 mm higher. The puck is
+# officially a cylinder of the same radius and height.
+TABLE = (
+    Box((0.7, 0.225, 0.027), (0.0, 0.425, 0.027)),
+    Box((0.275, 0.175, 0.027), (-0.425, 0.825, 0.027)),
+    Box((0.275, 0.175, 0.027), (0.425, 0.825, 0.027)),
+    Box((0.15, 0.025, 0.027), (0.0, 0.975, 0.027)),
+)
+PUCK = Box((0.02, 0.02, 0.02), mass=0.01)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +37,7 @@ class PickOutOfHole(Carry):
     high = (0.0, 0.75, 0.02, 0.1, 0.6, 0.3)
     goal_low, goal_high = low[3:], high[3:]
     reach = 0.04
+    geometry = Geometry(free=(PUCK,), walls=TABLE)
 
     def grasp(self, now, episode, action):
         return caging(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Bool, Float, Scalar
 from jaxmeta.manipulation.grasp import caging, enclosing, gripping, holding
+from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import (
     Point,
     both,
@@ -25,6 +26,15 @@ from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings, Rewar
 
 BEST = 10.0
 """The reward with the object at the goal."""
+
+# Officially a cylinder of the same radius and height: as a box it stands, too.
+PUCK = Box((0.02, 0.02, 0.02), mass=0.75)
+
+PUCK_HEIGHT = 0.0194
+"""Of a puck's middle where it lies on the table, metres."""
+
+BLOCK_HEIGHT = 0.01994
+"""Of a block's, which are as large, metres."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +56,10 @@ class Carry(ManipulationTask):
     weights: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)
     reach: ClassVar[float] = 0.02
     carrying: ClassVar[float] = 5.0
+    object_at = At("free")
+
+    def place(self, vector):
+        return placed(free=vector[:3])
 
     def accepts(self, vector):
         return distance(vector[:2], vector[3:5]) >= self.apart
@@ -133,6 +147,7 @@ class PickPlace(Carry):
     high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.3)
     goal_low, goal_high = low[3:], high[3:]
     quat_order = "xyzw"
+    geometry = Geometry(free=(PUCK,))
 
     def grasp(self, now, episode, action):
         caged = enclosing(

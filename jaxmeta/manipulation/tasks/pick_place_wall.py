@@ -13,16 +13,24 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Scalar
 from jaxmeta.manipulation.grasp import holding
+from jaxmeta.manipulation.scene import Box, Geometry
 from jaxmeta.manipulation.shaping import Point, both, choose, closeness, length
 from jaxmeta.manipulation.task import Episode, Readings
-from jaxmeta.manipulation.tasks.pick_place import Carry, puck_caging
-from jaxmeta.manipulation.tasks.push import on_table
+from jaxmeta.manipulation.tasks.pick_place import (
+    PUCK,
+    PUCK_HEIGHT,
+    Carry,
+    puck_caging,
+)
+from jaxmeta.manipulation.tasks.push import lying, on_table
 
 WALL_Y = 0.75
 """From here on, in metres, the puck goes for the goal and no more for the midpoint."""
 
 MIDPOINT_Y = 0.77
 """Where the midpoint is, metres."""
+
+WALL = Box((0.12, 0.01, 0.06), (0.1, 0.75, 0.06))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +42,7 @@ class BehindWall(Carry):
     """
 
     quat_order = "xyzw"
+    geometry = Geometry(free=(PUCK,), walls=(WALL,))
     midpoint_weights: ClassVar[tuple[float, float, float]]
 
     @abc.abstractmethod
@@ -95,6 +104,9 @@ class PushWall(BehindWall):
     high = (0.05, 0.65, 0.015, 0.05, 0.9, 0.02)
     goal_low, goal_high = low[3:], high[3:]
     midpoint_weights = (3.0, 1.0, 1.0)
+
+    def place(self, vector):
+        return lying(vector, PUCK_HEIGHT)
 
     def begin(self, vector, first, tcp):
         return on_table(vector, first, tcp)

@@ -12,11 +12,59 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Scalar
+from jaxmeta.manipulation.scene import At, Box, Geometry, Joint, Vector, placed
 from jaxmeta.manipulation.shaping import both, choose, closeness, distance
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings, Reward
+from jaxmeta.manipulation.tasks.handle import SIDEWAYS, turned_box
 
 RADIUS = 0.05
 """Within this, in metres, the plate is at the goal and the fingers at the plate."""
+
+# The nets of the cabinet, meshes, with the bars that frame them, capsules, are boxes as
+# thick as the bars: its sides, its slanting back and its top.
+CABINET = (
+    Box((0.008, 0.068, 0.09), (-0.1, -0.0085, 0.09)),
+    Box((0.008, 0.068, 0.09), (0.1, -0.0085, 0.09)),
+    Box((0.108, 0.006, 0.085), (0.0, 0.059, 0.091), (0.9929, 0.1193, 0.0, 0.0)),
+    Box((0.108, 0.057, 0.006), (0.0, -0.0195, 0.176)),
+)
+PLATE = Box((0.05, 0.05, 0.015), mass=0.05)
+HEIGHT = 0.015
+"""Of the plate's middle, metres."""
+START: Vector = (0.0, 0.6, HEIGHT)
+"""Where both rails are at 0, metres."""
+BACK = 0.019
+"""How far behind the middle of the cabinet its back bar stops the plate, metres."""
+SOFTNESS = 0.005
+"""Time constant of the rails' ends, which are as hard as that bar, seconds."""
+
+
+def _geometry(
+    origin: Vector,
+    along_x: tuple[float, float] = (-0.2, 0.2),
+    along_y: tuple[float, float] = (0.0, 0.3),
+    yaw: float = 0.0,
+) -> Geometry:
+    """The cabinet and the plate on its rails.
+
+    The plate does not touch the cabinet, as a mechanism touches nothing immovable:
+    where the back would stop it, its rail ends.
+
+    Args:
+      origin: where the rails are at 0, seen from the cabinet, metres.
+      along_x: lowest and highest position on the first rail; the official ones.
+      along_y: the same on the second.
+      yaw: the angle by which the cabinet is turned.
+    """
+    return Geometry(
+        fixed=tuple(turned_box(box, yaw) for box in CABINET),
+        mechanism=(PLATE,),
+        mechanism_pos=origin,
+        slides=(
+            Joint((1.0, 0.0, 0.0), *along_x, softness=SOFTNESS),
+            Joint((0.0, 1.0, 0.0), *along_y, softness=SOFTNESS),
+        ),
+    )
 
 
 class Plate(ManipulationTask):
@@ -27,6 +75,7 @@ class Plate(ManipulationTask):
     """
 
     quat_order = "xyzw"
+    object_at = At("mechanism")
     inset: ClassVar[float]
 
     def begin(self, vector, first, tcp):
@@ -72,6 +121,12 @@ class PlateSlide(Plate):
     high = (0.0, 0.6, 0.0, 0.1, 0.9, 0.0)
     goal_low, goal_high = low[3:], high[3:]
     inset = 0.0
+    # The cabinet is at the goal and the rails, officially fixed in the world, go along.
+    geometry = _geometry((0.0, 0.0, HEIGHT), (-0.3, 0.3), (-0.3, BACK))
+
+    def place(self, vector):
+        start = jnp.array(START[:2]) - vector[3:5]
+        return placed(fixture=vector[3:], joints=jnp.append(start, 0.0))
 
     def _underway(self, now, apart, reached, slid):
         del now, apart
@@ -96,6 +151,12 @@ class PlateSlideSide(StagedPlate):
     low = (0.0, 0.6, 0.0, -0.3, 0.54, 0.0)
     high = (0.0, 0.6, 0.0, -0.25, 0.66, 0.0)
     goal_low, goal_high = low[3:], high[3:]
+    # The rail officially ends, softly, at -0.2, short of most goals.
+    geometry = _geometry((0.3, 0.0, HEIGHT), (-0.3 - BACK, 0.2), yaw=SIDEWAYS)
+
+    def place(self, vector):
+        del vector
+        return placed(fixture=(-0.3, 0.6, 0.0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +167,10 @@ class PlateSlideBack(StagedPlate):
     low = (0.0, 0.85, 0.0, -0.1, 0.6, 0.015)
     high = (0.0, 0.85, 0.0, 0.1, 0.6, 0.015)
     goal_low, goal_high = low[3:], high[3:]
+    geometry = _geometry((0.0, -0.25, HEIGHT), along_y=(0.0, 0.25 + BACK))
+
+    def place(self, vector):
+        return placed(fixture=vector[:3], joints=(0.0, 0.15, 0.0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,3 +181,7 @@ class PlateSlideBackSide(StagedPlate):
     low = (-0.25, 0.6, 0.0, -0.05, 0.6, 0.015)
     high = (-0.25, 0.6, 0.0, 0.15, 0.6, 0.015)
     goal_low, goal_high = low[3:], high[3:]
+    geometry = _geometry((0.25, 0.0, HEIGHT), yaw=SIDEWAYS)
+
+    def place(self, vector):
+        return placed(fixture=vector[:3], joints=(-0.15, 0.0, 0.0))

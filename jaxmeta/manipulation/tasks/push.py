@@ -11,9 +11,21 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Float
 from jaxmeta.manipulation.grasp import pinching
+from jaxmeta.manipulation.scene import Box, Geometry, Placement, placed
 from jaxmeta.manipulation.shaping import Point, choose, distance
 from jaxmeta.manipulation.task import Episode, Readings
-from jaxmeta.manipulation.tasks.pick_place import Carry, puck_caging
+from jaxmeta.manipulation.tasks.pick_place import (
+    BLOCK_HEIGHT,
+    PUCK,
+    PUCK_HEIGHT,
+    Carry,
+    puck_caging,
+)
+
+
+def lying(vector: Float[Array, " n"], height: float) -> Placement:
+    """An object on the table, at the height at which it rests, metres."""
+    return placed(free=vector[:3].at[2].set(height))
 
 
 def on_table(vector: Float[Array, "6"], first: Readings, tcp: Point) -> Episode:
@@ -32,7 +44,11 @@ class Push(Carry):
     high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.02)
     goal_low, goal_high = low[3:], high[3:]
     quat_order = "xyzw"
+    geometry = Geometry(free=(PUCK,))
     solved_within = 0.05
+
+    def place(self, vector):
+        return lying(vector, PUCK_HEIGHT)
 
     def begin(self, vector, first, tcp):
         return on_table(vector, first, tcp)
@@ -54,7 +70,11 @@ class PushBack(Carry):
     high = (0.1, 0.85, 0.02, 0.1, 0.7, 0.0201)
     goal_low, goal_high = low[3:], high[3:]
     quat_order = "xyzw"
+    geometry = Geometry(free=(Box((0.02, 0.02, 0.02), mass=0.75),), friction=2.0)
     reach = 0.01
+
+    def place(self, vector):
+        return lying(vector, BLOCK_HEIGHT)
 
     def begin(self, vector, first, tcp):
         return on_table(vector, first, tcp)

@@ -10,15 +10,31 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging, holding
+from jaxmeta.manipulation.scene import Box, Geometry, placed
 from jaxmeta.manipulation.shaping import both, choose
 from jaxmeta.manipulation.task import Episode
-from jaxmeta.manipulation.tasks.pick_place import Carry
+from jaxmeta.manipulation.tasks.pick_place import BLOCK_HEIGHT, Carry
 
 BOARD = 0.24
 """Height of the board's middle, metres."""
 
 IN_FRONT = 0.15
 """So far to the front and to the sides of the goal it is below the board, metres."""
+
+
+GOAL_HEIGHT = 0.3
+"""Of the goal above the shelf's foot, metres."""
+
+SHELF = (
+    Box((0.01, 0.1, 0.32), (-0.11, 0.0, 0.32)),
+    Box((0.01, 0.1, 0.32), (0.11, 0.0, 0.32)),
+    Box((0.1, 0.01, 0.32), (0.0, 0.09, 0.32)),
+    Box((0.12, 0.1, 0.01), (0.0, 0.0, 0.65)),
+    Box((0.1, 0.095, 0.01), (0.0, -0.015, BOARD)),
+    Box((0.1, 0.095, 0.01), (0.0, -0.015, 0.05)),
+    Box((0.1, 0.088, 0.021), (0.0, -0.008, 0.021)),
+)
+BLOCK = Box((0.02, 0.02, 0.02), mass=0.01)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +48,13 @@ class ShelfPlace(Carry):
     quat_order = "xyzw"
     apart = 0.1
     reach = 0.025
+    geometry = Geometry(free=(BLOCK,), fixed=SHELF, friction=2.0)
+
+    def place(self, vector):
+        return placed(
+            fixture=vector[3:].at[2].add(-GOAL_HEIGHT),
+            free=vector[:3].at[2].set(BLOCK_HEIGHT),
+        )
 
     def begin(self, vector, first, tcp):
         start = vector[:3].at[2].set(first.object[2])

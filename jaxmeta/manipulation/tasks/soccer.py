@@ -10,6 +10,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import pinching
+from jaxmeta.manipulation.scene import Box, Capsule, Geometry, placed
 from jaxmeta.manipulation.shaping import choose, closeness, length
 from jaxmeta.manipulation.tasks.pick_place import Carry
 
@@ -18,6 +19,16 @@ GOAL_DEPTH = 0.1
 
 GOAL_HALF_WIDTH = 0.1
 """Metres."""
+
+# Officially four meshes, all slabs: the sides and the roof end where the back, which
+# leans forward by .294 rad, begins; here the sides end upright where it is on average.
+GOAL = (
+    Box((0.00625, 0.0511, 0.0825), (-0.0965, -0.0126, 0.0825)),
+    Box((0.00625, 0.0511, 0.0825), (0.0965, -0.0126, 0.0825)),
+    Box((0.1027, 0.007, 0.0862), (0.0, 0.0312, 0.0825), (0.9892, 0.1466, 0.0, 0.0)),
+    Box((0.0905, 0.0386, 0.0057), (0.0, -0.0251, 0.1593)),
+)
+BALL = Capsule(0.026, mass=0.04)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +42,13 @@ class Soccer(Carry):
     quat_order = "xyzw"
     radius = 0.07
     weights = (3.0, 1.0, 1.0)
+    # The ball is pushed by the outside of the fingers, whose friction is officially 1,
+    # as the table's is: just enough for a pushed ball to brake itself rather than to
+    # roll ahead. Our pyramidal friction cones brake less, hence 2 for the table.
+    geometry = Geometry(free=(BALL,), fixed=GOAL, friction=2.0, grip=1.0)
+
+    def place(self, vector):
+        return placed(fixture=vector[3:], free=vector[:3])
 
     def grasp(self, now, episode, action):
         del action

@@ -12,6 +12,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging, holding
+from jaxmeta.manipulation.scene import At, Box, Capsule, Geometry, Joint, placed
 from jaxmeta.manipulation.shaping import both, choose, closeness, distance, length
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
@@ -24,6 +25,24 @@ SOLVED = 0.12
 AT_TIPS = 0.02
 """Within this of the tips, in metres, the stick can be held."""
 
+STICK = Box((0.05, 0.02, 0.02), mass=0.02)
+END = (0.05, 0.0, 0.0)
+"""The far end of the stick, in its frame, metres."""
+# The flask, officially two cylinders, a disc and a cap, is one capsule of the radius of
+# its body, down through the table and up into the cap. Its handle is as official.
+THERMOS = (
+    Capsule(0.06, 0.1, (0.0, 0.0, 0.14), mass=3.18),
+    Box((0.01, 0.005, 0.068), (0.0, -0.135, 0.132), mass=0.0272),
+    Box((0.01, 0.04, 0.005), (0.0, -0.09, 0.195), mass=0.016),
+    Box((0.01, 0.04, 0.005), (0.0, -0.09, 0.069), mass=0.016),
+)
+RAILS = (
+    Joint((1.0, 0.0, 0.0), -0.2, 0.2),
+    Joint((0.0, 1.0, 0.0), -0.2, 0.2),
+)
+IN_HANDLE = (0.0, -0.09, 0.132)
+"""The middle of the handle's opening, in the flask's frame, metres."""
+
 
 class Stick(ManipulationTask):
     """Grip the stick and move the flask with it.
@@ -32,10 +51,21 @@ class Stick(ManipulationTask):
 
     Attributes:
       goal_height: height of the goal, metres.
+      moved: how far from `FLASK` the flask starts along y, metres.
     """
 
     quat_order = "xyzw"
+    geometry = Geometry(free=(STICK,), mechanism=THERMOS, slides=RAILS)
+    object_at = At("free")
     goal_height: ClassVar[float]
+    moved: ClassVar[float]
+
+    def place(self, vector):
+        return placed(
+            fixture=FLASK,
+            free=jnp.append(vector[:2], LYING),
+            joints=(0.0, self.moved, 0.0),
+        )
 
     def accepts(self, vector):
         return distance(vector[:2], vector[3:5]) >= 0.1
@@ -56,6 +86,8 @@ class StickPush(Stick):
     high = (-0.03, 0.62, 0.001, 0.401, 0.6, 0.1321)
     goal_low, goal_high = low[3:], high[3:]
     goal_height = 0.132
+    moved = 0.0
+    second_at = At("mechanism", (0.0, 0.0, 0.132))
 
     def reward(self, now, episode, action):
         stick = now.object + jnp.array([0.015, 0.0, 0.0])
@@ -103,6 +135,9 @@ class StickPull(Stick):
     high = (0.0, 0.65, 0.001, 0.45, 0.55, 0.0201)
     goal_low, goal_high = low[3:], high[3:]
     goal_height = LYING
+    moved = 0.09
+    second_at = At("mechanism", IN_HANDLE)
+    landmark_at = At("free", END)
 
     def reward(self, now, episode, action):
         radius = 0.05

@@ -11,12 +11,39 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import pinching
+from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import both, distance
 from jaxmeta.manipulation.task import Episode
-from jaxmeta.manipulation.tasks.pick_place import Carry
+from jaxmeta.manipulation.tasks.pick_place import BLOCK_HEIGHT, Carry
+from jaxmeta.manipulation.tasks.push import lying
 
 HOLE = (0.0, 0.84, 0.02)
 """The goal of sweep-into, metres."""
+
+TABLE_HEIGHT = 0.05
+"""Of the table with a hole, whose floor is at 0, metres."""
+
+BLOCK = Box((0.02, 0.02, 0.02), mass=0.01)
+
+# The table around the hole, which is 16 cm wide and deep and starts at y = .76. Where
+# the official one is made of four boxes this is of nine, because MJX takes the pairs
+# whose bounding spheres are nearest, and large boxes' would crowd out what touches.
+WITH_HOLE = Geometry(
+    free=(BLOCK,),
+    walls=(
+        Box((0.2, 0.1, 0.05), (0.0, 0.66, 0.0)),
+        Box((0.13, 0.12, 0.05), (-0.21, 0.88, 0.0)),
+        Box((0.13, 0.12, 0.05), (0.21, 0.88, 0.0)),
+        Box((0.08, 0.04, 0.05), (0.0, 0.96, 0.0)),
+    ),
+    fixed=(
+        Box((0.2, 0.18, 0.05), (0.0, 0.38, 0.0)),
+        Box((0.25, 0.28, 0.05), (-0.45, 0.48, 0.0)),
+        Box((0.25, 0.28, 0.05), (0.45, 0.48, 0.0)),
+        Box((0.18, 0.12, 0.05), (-0.52, 0.88, 0.0)),
+        Box((0.18, 0.12, 0.05), (0.52, 0.88, 0.0)),
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,8 +61,14 @@ class Sweep(Carry):
     goal_low = (0.49, 0.6, 0.0)
     goal_high = (0.51, 0.7, 0.02)
     solved_within = 0.05
+    geometry = Geometry(free=(Box((0.02, 0.02, 0.02), mass=0.1),))
+    # The middle of the block's lower side, which falls 2 cm at the start.
+    object_at = At("free", (0.0, 0.0, -0.02))
     slack: ClassVar[float] = 0.01
     xz_threshold: ClassVar[float] = 0.005
+
+    def place(self, vector):
+        return placed(free=vector.at[2].add(0.02))
 
     def accepts(self, vector):
         del vector
@@ -76,6 +109,11 @@ class SweepInto(Sweep):
     quat_order = "xyzw"
     slack = 0.005
     xz_threshold = 0.01
+    geometry = WITH_HOLE
+    object_at = At("free")
+
+    def place(self, vector):
+        return lying(vector, TABLE_HEIGHT + BLOCK_HEIGHT)
 
     def accepts(self, vector):
         return distance(vector[:2], jnp.array(HOLE[:2])) >= self.apart

@@ -10,6 +10,15 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from jaxmeta.manipulation.scene import (
+    ALONG_Y,
+    At,
+    Box,
+    Capsule,
+    Geometry,
+    Joint,
+    placed,
+)
 from jaxmeta.manipulation.shaping import Sigmoid, both, distance, nearing
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
@@ -17,6 +26,27 @@ RADIUS = 0.05
 """Within this of the goal, in metres along x, the pane is there."""
 REACHED = 0.02
 """Within this of the handle, in metres, the tips are there."""
+
+# Posts, sill, rails and the pane that stays. Both panes, officially four bars, a glass
+# and a rib, are slabs as thick as the bars; the discs at the roots of the handle are
+# part of the slab.
+FRAME = (
+    Box((0.015, 0.03, 0.181), (-0.216, 0.0, 0.0)),
+    Box((0.015, 0.03, 0.181), (0.216, 0.0, 0.0)),
+    Box((0.25, 0.06, 0.01), (0.0, 0.0, -0.192)),
+    Box((0.201, 0.03, 0.015), (0.0, 0.0, -0.166)),
+    Box((0.201, 0.03, 0.015), (0.0, 0.0, 0.166)),
+    Box((0.1, 0.012, 0.15), (0.1, 0.013, 0.0)),
+)
+# The pane that slides, the feet of its handle and the handle.
+PANE = (
+    Box((0.1, 0.012, 0.15), (-0.1, -0.013, 0.0), mass=0.5852),
+    Capsule(0.008, 0.035, (-0.014, -0.06, 0.045), ALONG_Y, 0.0162),
+    Capsule(0.008, 0.035, (-0.014, -0.06, -0.045), ALONG_Y, 0.0162),
+    Capsule(0.008, 0.045, (-0.014, -0.095, 0.0), mass=0.0202),
+)
+# Its limits are as hard as the frame, which the pane does not touch here.
+RAIL = Joint((1.0, 0.0, 0.0), 0.0, 0.2, damping=2.0, softness=0.005)
 
 
 class Window(ManipulationTask):
@@ -27,15 +57,21 @@ class Window(ManipulationTask):
       handle: where the handle starts, seen from the frame, metres.
       travel: how far it starts from the goal, as the reward takes it, metres.
       sigmoid: how the reward for reaching the handle falls.
+      start: where the pane starts on its rail, metres.
     """
 
     hand_start = (0.0, 0.4, 0.2)
     goal_low, goal_high = ManipulationTask.hand_low, ManipulationTask.hand_high
     quat_order = "zeros"
+    geometry = Geometry(fixed=FRAME, mechanism=PANE, slides=(RAIL,))
     way: ClassVar[float]
     handle: ClassVar[tuple[float, float, float]]
     travel: ClassVar[float]
     sigmoid: ClassVar[Sigmoid]
+    start: ClassVar[float]
+
+    def place(self, vector):
+        return placed(fixture=vector, joints=(self.start, 0.0, 0.0))
 
     def begin(self, vector, first, tcp):
         # Not `first.object`: the official one, after a reset, is of a closed window.
@@ -71,6 +107,8 @@ class WindowOpen(Window):
     way = 0.2
     handle = (-0.04, -0.095, 0.0)
     travel = 0.2
+    start = 0.0
+    object_at = At("mechanism", handle)
     sigmoid = "long_tail"
 
 
@@ -84,4 +122,6 @@ class WindowClose(Window):
     way = 0.0
     handle = (0.21, -0.095, 0.0)
     travel = 0.21
+    start = 0.2
+    object_at = At("mechanism", (handle[0] - start, *handle[1:]))
     sigmoid = "gaussian"
