@@ -143,29 +143,29 @@ class ManipulationEnv(Env):
         """Seconds of one step."""
         return self.physics.timestep * self.physics.substeps
 
-    def reset(self, rng: PRNGKey) -> State:
+    def reset(self, rng: Array) -> State:
         """Starts an episode of a task drawn uniformly, with a goal drawn anew."""
-        task_key, key = jax.random.split(rng)
+        task_key, key = jax.random.split(_typed(rng))
         task = jax.random.randint(task_key, (), 0, len(self.tasks))
         return self.reset_task(key, task)
 
-    def reset_task(self, rng: PRNGKey, task: Int[Array, ""]) -> State:
+    def reset_task(self, rng: Array, task: Int[Array, ""]) -> State:
         """Starts an episode of task number `task`, with a goal drawn anew."""
-        draw_key, key = jax.random.split(rng)
+        draw_key, key = jax.random.split(_typed(rng))
         return self.reset_to(self.draw(draw_key, task), task, key)
 
-    def draw(self, rng: PRNGKey, task: Int[Array, ""]) -> Float[Array, "6"]:
+    def draw(self, rng: Array, task: Int[Array, ""]) -> Float[Array, "6"]:
         """A draw of where things and goal are that the task accepts."""
         shares = jax.random.uniform(rng, (NUM_DRAWS, VECTOR))
         low, high = self._low[task], self._high[task]
-        vectors = low + shares * (high - low)
+        vectors = low[None] + shares * (high - low)[None]
         accepts = lambda vector: self._ask(
             task, lambda t, v: t.accepts(_own(t, v)), vector
         )
         return vectors[jnp.argmax(jax.vmap(accepts)(vectors))]
 
     def reset_to(
-        self, vector: Float[Array, "6"], task: Int[Array, ""], rng: PRNGKey
+        self, vector: Float[Array, "6"], task: Int[Array, ""], rng: Array
     ) -> State:
         """Starts an episode of a task from a given draw."""
         place = self._ask(task, lambda t, v: t.place(_own(t, v)), vector)
@@ -186,7 +186,7 @@ class ManipulationEnv(Env):
             before=judged.seen,
             steps=jnp.zeros((), jnp.int32),
             solved=jnp.array(False),
-            key=jax.random.key_data(rng),
+            key=jax.random.key_data(_typed(rng)),
         )
         zero = jnp.zeros(())
         info = {"play": play, "truncation": zero}
@@ -276,6 +276,13 @@ class ManipulationEnv(Env):
         if not self.one_hot:
             return obs
         return jnp.concatenate([obs, jax.nn.one_hot(task, len(self.tasks))])
+
+
+def _typed(key: Array) -> PRNGKey:
+    """A typed key; Brax's agents pass raw ones."""
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    return jax.random.wrap_key_data(key)
 
 
 def _own(task: ManipulationTask, vector: Float[Array, "6"]) -> Array:

@@ -88,8 +88,9 @@ def compile_scenes(geometries: Sequence[Geometry], timestep: float) -> Models:
     Raises:
       ValueError: if a scene is not a special case of the generic one.
     """
-    generic = mjx.put_model(compile_scene(_generic(), timestep))
-    models = [mjx.put_model(compile_scene(g, timestep)) for g in geometries]
+    with _promoting():
+        generic = mjx.put_model(compile_scene(_generic(), timestep))
+        models = [mjx.put_model(compile_scene(g, timestep)) for g in geometries]
     for model in models:
         if np.any(model.M_rownnz > generic.M_rownnz):
             raise ValueError("a scene has a denser mass matrix than the generic one.")
@@ -152,9 +153,10 @@ class Physics:
         """One step of the environment: the controls are held for all substeps."""
         data = data.replace(ctrl=ctrl)
         once = lambda _, data: mjx.step(model, data)
-        data = jax.lax.fori_loop(0, self.substeps, once, data)
-        # Positions of bodies belong to the state before the last substep.
-        return mjx.kinematics(model, data)
+        with _promoting():
+            data = jax.lax.fori_loop(0, self.substeps, once, data)
+            # Positions of bodies belong to the state before the last substep.
+            return mjx.kinematics(model, data)
 
     def pad_forces(self, data: mjx.Data) -> Float[Array, "2"]:
         """`[2]` 1 where the left and right pad press on the free body, else 0.
@@ -176,12 +178,19 @@ def start(model: mjx.Model, hand: Float[Array, "3"], place: Placement) -> mjx.Da
       hand: `[3]` position of the hand, metres.
       place: of everything else.
     """
-    data = mjx.make_data(model)
+    with _promoting():
+        data = mjx.make_data(model)
     fingers = jnp.zeros(2)
     qpos = jnp.concatenate(
         [hand, fingers, place.free, place.free_quat, place.joints]
     ).astype(data.qpos.dtype)
-    return mjx.kinematics(model, data.replace(qpos=qpos))
+    with _promoting():
+        return mjx.kinematics(model, data.replace(qpos=qpos))
+
+
+def _promoting():
+    """MJX broadcasts ranks, which a caller may have forbidden."""
+    return jax.numpy_rank_promotion("allow")
 
 
 @functools.cache

@@ -229,21 +229,22 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
         '<numeric name="max_geom_pairs" data="6"/></custom>',
         '<default><geom contype="0" conaffinity="0"/></default><worldbody>',
         f'<geom name="floor" type="plane" size="2 2 .1" pos="0 0 {geometry.floor}"/>',
-        *_boxes("wall", geometry.walls, NUM_WALLS, Box((1e-3,) * 3, PARKED)),
+        *_boxes("wall", geometry.walls, NUM_WALLS),
         '<body name="hand" gravcomp="1">',
         *(
             f'<joint name="hand_{axis}" type="slide" axis="{unit}"/>'
             for axis, unit in zip("xyz", ("1 0 0", "0 1 0", "0 0 1"), strict=True)
         ),
-        '<geom name="palm" type="box" size=".034 .053 .027" pos="-.007 0 .066" '
-        f'mass="{HAND_MASS}"/>',
+        # The wrist's hull, whose rounded edges slide along what it pushes.
+        '<geom name="palm" type="capsule" size=".03 .024" pos="-.006 0 .066" '
+        f'quat="{_text(ALONG_Y)}" mass="{HAND_MASS}"/>',
         f"{fingers}</body>",
         f'<body name="free" pos="0 0 {0.0 if free else FAR}" '
         f'gravcomp="{0 if free else 1}"><freejoint name="free"/>',
         *_shapes("free", free),
         "</body>",
         '<body name="fixture">',  # its place is a number of the model
-        *_boxes("fixed", geometry.fixed, NUM_FIXED, Box((1e-3,) * 3, PARKED)),
+        *_boxes("fixed", geometry.fixed, NUM_FIXED),
         f'<body name="mechanism" pos="{_text(geometry.mechanism_pos)}" gravcomp="1">',
         *_joints(geometry),
         *_shapes("mechanism", geometry.mechanism),
@@ -281,9 +282,10 @@ def _finger(side: str) -> str:
     )
 
 
-def _boxes(name: str, boxes: Sequence[Box], count: int, spare: Box) -> list[str]:
-    """Immovable boxes; those that are not used are far away."""
-    padded = [*boxes, *(spare for _ in range(count - len(boxes)))]
+def _boxes(name: str, boxes: Sequence[Box], count: int) -> list[str]:
+    """Immovable boxes; those that are not used are far away, and apart."""
+    spare = lambda i: Box((CRUMB,) * 3, (FAR, float(i), FAR))
+    padded = [*boxes, *map(spare, range(len(boxes), count))]
     return [_box(f"{name}_{i}", box) for i, box in enumerate(padded)]
 
 
@@ -349,14 +351,19 @@ def _pairs(geometry: Geometry) -> list[str]:
     return [
         *(_pair(a, b, grip, 4) for a in pads for b in (*free, *mechanism)),
         *(_pair(a, b, 1.0, 3) for a in (*pads, "palm") for b in still),
-        *(_pair("palm", b, 1.0, 3) for b in (*free, *mechanism)),
+        *(_pair("palm", b, 1.0, 3, PALM) for b in (*free, *mechanism)),
         *(_pair(a, b, friction, 3) for a in free for b in (*mechanism, *still)),
     ]
 
 
-def _pair(a: str, b: str, friction: float, condim: int) -> str:
+FIRM = 'solref="0.01 1" solimp="0.95 0.99 0.01"'
+PALM = 'solref="0.015 1" solimp="0.945 0.97 0.005"'
+"""How contacts give way; the official palm is softer than pads and objects."""
+
+
+def _pair(a: str, b: str, friction: float, condim: int, softness: str = FIRM) -> str:
     return (
         f'<pair geom1="{a}" geom2="{b}" condim="{condim}" '
         f'friction="{friction} {friction} .005 .0001 .0001" '
-        'solref="0.01 1" solimp="0.95 0.99 0.01"/>'
+        f"{softness}/>"
     )

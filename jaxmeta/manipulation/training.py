@@ -31,6 +31,8 @@ class AutoReset(Wrapper):
     """
 
     def reset(self, rng: jax.Array) -> State:
+        if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
+            rng = jax.random.key_data(rng)  # Brax's wrappers count its axes
         state = self.env.reset(rng)
         return state.replace(info={**state.info, "final_obs": state.obs})
 

@@ -172,7 +172,7 @@ def test_a_file_with_too_few_images_is_named(mnist, tmp_path):
         TwoDigits(origin="npz").read()
 
 
-def test_bad_numbers():
+def test_bad_numbers(untyped):
     for number in (0, 10**8):
         with pytest.raises(ValueError, match=f"from 1 to 10000, got {number}"):
             TwoDigits(num_examples=number)

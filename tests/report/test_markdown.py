@@ -33,6 +33,7 @@ def record(**changes):
 
 CARD = {
     "title": "A table",
+    "measured_on": "fresh held-out tasks",
     "source": "somebody 2021",
     "notes": ["A note."],
     "figures": ["weights.png"],
@@ -90,7 +91,7 @@ def test_table_report_says_how_it_was_made():
         "| holds (at most .006) |",
         "misses (at most .006)",
         "somebody 2021",
-        "mean over 1 seed, 5,000 fresh",
+        "mean over 1 seed, each on 5,000 fresh held-out tasks.",
         "A note.",
         "![weights.png](weights.png)",
         "`jaxmeta reproduce a-table`, revision abc, 12 s of runs, "
