@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from brax.envs.base import Env, State
 
 from jaxmeta.core.types import Array, Bool, Float, Int, PRNGKey, Scalar
+from jaxmeta.manipulation.hand import AT_RESET, STEP_LENGTH, pull
 from jaxmeta.manipulation.observation import Frame, clipped, frame, observe
 from jaxmeta.manipulation.physics import Physics, body_ids, compile_scenes, start
 from jaxmeta.manipulation.sensors import Poses, Readings, read, views_of
@@ -22,12 +23,6 @@ from jaxmeta.manipulation.tasks import find
 
 HORIZON = 500
 """Steps of an episode; 80 of them are a second."""
-
-STEP_LENGTH = 0.01
-"""How far an action of 1 moves the point that drags the hand, metres."""
-
-AT_REST = (0.0045, 0.0014, -0.0049)
-"""Where the official hand comes to rest, from where it is sent, metres."""
 
 NUM_DRAWS = 64
 """Draws of positions of which the first that is accepted is used."""
@@ -171,7 +166,7 @@ class ManipulationEnv(Env):
         place = self._ask(task, lambda t, v: t.place(_own(t, v)), vector)
         goal = self._hand_start[task]
         model = self.models.of(task, place.fixture)
-        data = start(model, goal + jnp.array(AT_REST), place)
+        data = start(model, goal + jnp.array(AT_RESET), place)
         now = self._read(task, data)
         begin = lambda t, v: t.begin(_own(t, v), now, now.tcp)
         episode = self._ask(task, begin, vector)
@@ -212,7 +207,7 @@ class ManipulationEnv(Env):
             self._hand_high[play.task],
         )
         grip = jnp.stack([action[3], -action[3]])
-        ctrl = jnp.concatenate([grip, goal + jnp.array(AT_REST)])
+        ctrl = jnp.concatenate([grip, pull(goal)])
         data = self.physics.step(
             self.models.of(play.task, play.fixture), state.pipeline_state, ctrl
         )

@@ -9,7 +9,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from jaxmeta.manipulation.env import AT_REST, HORIZON, ManipulationEnv
+from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
+from jaxmeta.manipulation.hand import pull
 from jaxmeta.manipulation.physics import Physics, compile_scene
 from jaxmeta.manipulation.tasks import TASKS, find
 from jaxmeta.manipulation.training import wrap
@@ -63,8 +64,8 @@ def test_things_start_where_they_do_officially(replayed, recorded, name):
     if name in STALE:
         pytest.skip("the official observation of a reset is stale here")
     ours, theirs = replayed[0][0, NAMES.index(name)], recorded[name]["observation"][0]
-    # Hand, positions and goal within a millimetre, but for the arm's own rest.
-    np.testing.assert_allclose(ours[:3], theirs[:3], atol=2e-3)
+    # In three tasks the official hand has been pushed aside before the first step.
+    np.testing.assert_allclose(ours[:3], theirs[:3], atol=7e-3)
     np.testing.assert_allclose(ours[4:7], theirs[4:7], atol=1e-3)
     np.testing.assert_allclose(ours[11:14], theirs[11:14], atol=1e-3)
     np.testing.assert_allclose(ours[36:], theirs[36:], atol=1e-3)
@@ -83,9 +84,9 @@ def test_the_hand_follows_the_official_one(replayed, recorded):
         free = min(free, length)
         errors = np.linalg.norm(seen[:free, i, :3] - theirs[:free, :3], axis=1)
         medians[name] = np.median(errors)
-    # The official arm bends sideways by up to 6 mm, which is not modelled.
-    assert max(medians.values()) < 0.01, medians
-    assert np.median(list(medians.values())) < 0.005
+    # Open loop, without the official arm and its sideways bending.
+    assert max(medians.values()) < 0.02, medians
+    assert np.median(list(medians.values())) < 0.006, medians
 
 
 def test_mjx_is_mujoco(room):
@@ -103,9 +104,9 @@ def test_mjx_is_mujoco(room):
     actions[:, :, 2] = np.abs(actions[:, :, 2])  # up: contacts make chaos
     for action in actions:
         state = room.step(state, jnp.asarray(action))
-        goals = np.asarray(state.info["play"].goal)
+        goals = np.asarray(jax.vmap(pull)(state.info["play"].goal))
         for (model, data), goal, one in zip(loops, goals, action, strict=True):
-            data.ctrl[:] = [one[3], -one[3], *(goal + np.array(AT_REST))]
+            data.ctrl[:] = [one[3], -one[3], *goal]
             mujoco.mj_step(model, data, physics.substeps)
     ours = np.asarray(state.pipeline_state.qpos)
     theirs = np.array([data.qpos for _, data in loops])

@@ -17,13 +17,12 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from jaxmeta.manipulation.hand import AT_RESET, pull
 from jaxmeta.manipulation.observation import clipped, frame, observe
 from jaxmeta.manipulation.physics import compile_scene
 from jaxmeta.manipulation.sensors import Poses, read, views_of
 from jaxmeta.manipulation.tasks import TASKS
 
-# Where the official hand comes to rest, by where it is sent.
-AT_REST = np.array([0.0045, 0.0014, -0.0049])
 SUBSTEPS, HORIZON = 5, 500
 
 
@@ -58,6 +57,7 @@ class Loop:
         self.data = mujoco.MjData(self.model)
         self.place = jax.jit(task.place)
         self.begin = jax.jit(task.begin)
+        self.pull = jax.jit(pull)
 
         @jax.jit
         def look(poses, before, episode, action):
@@ -79,16 +79,14 @@ class Loop:
         place = self.place(jnp.asarray(vector, jnp.float32))
         mujoco.mj_resetData(self.model, self.data)
         self.goal = np.array(self.task.hand_start, np.float64)
-        self.data.qpos[:3] = self.goal + AT_REST
+        self.data.qpos[:3] = self.goal + np.array(AT_RESET)
         self.data.qpos[5:8], self.data.qpos[8:12] = place.free, place.free_quat
         self.data.qpos[12:15] = place.joints
         self.model.body("fixture").pos = place.fixture
         mujoco.mj_forward(self.model, self.data)
         now = self.to_jax()
         first = self.read(now)
-        self.episode = self.begin(
-            jnp.asarray(vector, jnp.float32), first, first.tcp
-        )
+        self.episode = self.begin(jnp.asarray(vector, jnp.float32), first, first.tcp)
         nothing = jnp.full(18, jnp.nan)
         obs, _, _, self.before = self.look(now, nothing, self.episode, jnp.zeros(4))
         return np.asarray(obs)
@@ -96,7 +94,7 @@ class Loop:
     def step(self, action):
         low, high = np.array(self.task.hand_low), np.array(self.task.hand_high)
         self.goal = np.clip(self.goal + action[:3] / 100, low, high)
-        self.data.ctrl[:] = [action[3], -action[3], *(self.goal + AT_REST)]
+        self.data.ctrl[:] = [action[3], -action[3], *self.pull(self.goal)]
         mujoco.mj_step(self.model, self.data, SUBSTEPS)
         mujoco.mj_forward(self.model, self.data)
         obs, reward, success, self.before = self.look(
