@@ -4,6 +4,7 @@ Which task an environment plays, and its goal, are part of its state. So a batch
 tasks freely, and a task or goal is drawn anew without compiling anything.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -166,7 +167,7 @@ class ManipulationEnv(Env):
         place = self._ask(task, lambda t, v: t.place(_own(t, v)), vector)
         goal = self._hand_start[task]
         model = self.models.of(task, place.fixture)
-        data = start(model, goal + jnp.array(AT_RESET), place)
+        data: Any = start(model, goal + jnp.array(AT_RESET), place)
         now = self._read(task, data)
         begin = lambda t, v: t.begin(_own(t, v), now, now.tcp)
         episode = self._ask(task, begin, vector)
@@ -188,7 +189,7 @@ class ManipulationEnv(Env):
         metrics = {"success": zero, "solved": zero}
         return State(data, self._whole(task, judged.obs), zero, zero, metrics, info)
 
-    def step(self, state: State, action: Float[Array, "4"]) -> State:
+    def step(self, state: Any, action: Float[Array, "4"]) -> State:
         """One step of 12.5 ms.
 
         Raises:
@@ -221,7 +222,8 @@ class ManipulationEnv(Env):
             "success": judged.success.astype(jnp.float32),
             "solved": solved.astype(jnp.float32),
         }
-        return state.replace(
+        return dataclasses.replace(
+            state,
             pipeline_state=data,
             obs=self._whole(play.task, judged.obs),
             reward=judged.reward,

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,9 +73,10 @@ class Models(NamedTuple):
         return model.replace(body_pos=placed)
 
 
-def compile_scene(geometry: Geometry, timestep: float) -> mujoco.MjModel:
+def compile_scene(geometry: Geometry, timestep: float) -> Any:
     """The scene of a task as MuJoCo's own model."""
-    return mujoco.MjModel.from_xml_string(mjcf(geometry, timestep=timestep))
+    text = mjcf(geometry, timestep=timestep)
+    return mujoco.MjModel.from_xml_string(text)  # pyright: ignore[reportAttributeAccessIssue] - compiled
 
 
 def compile_scenes(geometries: Sequence[Geometry], timestep: float) -> Models:
@@ -163,7 +164,8 @@ class Physics:
 
         The success of one task asks whether both do, not how hard.
         """
-        contact, (pads, free) = data._impl.contact, _geom_ids()
+        contact: Any = data._impl.contact  # pyright: ignore[reportAttributeAccessIssue] - one of three
+        pads, free = _geom_ids()
         touching = contact.dist < 0
         on_free = jnp.isin(contact.geom, free).any(axis=1) & touching
         by_pad = (contact.geom[:, :, None] == pads[None, None, :]).any(axis=1)

@@ -284,7 +284,7 @@ def _finger(side: str) -> str:
 
 def _boxes(name: str, boxes: Sequence[Box], count: int) -> list[str]:
     """Immovable boxes; those that are not used are far away, and apart."""
-    spare = lambda i: Box((CRUMB,) * 3, (FAR, float(i), FAR))
+    spare = lambda i: Box((CRUMB, CRUMB, CRUMB), (FAR, float(i), FAR))
     padded = [*boxes, *map(spare, range(len(boxes), count))]
     return [_box(f"{name}_{i}", box) for i, box in enumerate(padded)]
 
@@ -300,7 +300,7 @@ def _shapes(name: str, shapes: Sequence[Shape]) -> list[str]:
     boxes, capsules = _by_kind(shapes)
     where = shapes[0].pos if shapes else (0.0, 0.0, 0.0)
     crumbs = (
-        Box((CRUMB,) * 3, where, mass=1e-4),
+        Box((CRUMB, CRUMB, CRUMB), where, mass=1e-4),
         Capsule(CRUMB, CRUMB, where, mass=1e-4),
     )
     boxes += [crumbs[0]] * (NUM_BOXES - len(boxes))

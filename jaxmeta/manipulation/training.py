@@ -6,6 +6,7 @@ goal included; `wrap` starts a new one with a new goal. And brax 0.14 calls
 JAX's documentation gives as its replacement.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,17 +35,18 @@ class AutoReset(Wrapper):
         if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
             rng = jax.random.key_data(rng)  # Brax's wrappers count its axes
         state = self.env.reset(rng)
-        return state.replace(info={**state.info, "final_obs": state.obs})
+        return dataclasses.replace(state, info={**state.info, "final_obs": state.obs})
 
     def step(self, state: State, action: jax.Array) -> State:
         fresh_start = state.done > 0
         steps = jnp.where(fresh_start, 0.0, state.info["steps"])
-        state = state.replace(
-            done=jnp.zeros_like(state.done), info={**state.info, "steps": steps}
+        state = dataclasses.replace(
+            state, done=jnp.zeros_like(state.done), info={**state.info, "steps": steps}
         )
         state = self.env.step(state, action)
         play = state.info["play"]
-        single: ManipulationEnv = self.unwrapped
+        single = self.unwrapped
+        assert isinstance(single, ManipulationEnv)
         keys = jax.random.wrap_key_data(play.key)
         fresh = jax.vmap(single.reset_task)(keys, play.task)
 
@@ -53,7 +55,8 @@ class AutoReset(Wrapper):
             return jnp.where(done, new, old)
 
         pick = lambda new, old: jax.tree.map(choose, new, old)
-        return state.replace(
+        return dataclasses.replace(
+            state,
             pipeline_state=pick(fresh.pipeline_state, state.pipeline_state),
             obs=choose(fresh.obs, state.obs),
             info={
@@ -88,7 +91,7 @@ def supply_removed() -> None:
         jax.device_put_replicated = _put_replicated  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _put_replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
+def _put_replicated(tree: Any, devices: Sequence[Any]) -> Any:
     """Every leaf with a leading axis over the devices, a copy on each."""
     sharding = NamedSharding(Mesh(np.array(devices), ("i",)), PartitionSpec("i"))
     copies = lambda x: jnp.broadcast_to(x, (len(devices), *jnp.shape(x)))

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging_handle
 from jaxmeta.manipulation.scene import (
-    ALONG_X,
     ALONG_Y,
     At,
     Box,
@@ -32,11 +31,12 @@ UPRIGHT = (1.0, 0.0, 0.0, 0.0)
 LYING = (0.999559, 0.0, -0.0297, 0.0)
 """How it lies on the table: the head is thicker than the handle."""
 
-# The handle as official. The cylinders of the head's ends are square bars that stand on
-# an edge, so that it lies as high and leans on the handle; the rest of it is one box.
+# The handle, officially a capsule of radius 20 mm, is a bar of equal cross-section. The
+# cylinders of the head's ends are square bars that stand on an edge, so that it lies as
+# high and leans on the handle; the rest of it is one box.
 ON_EDGE = (0.92388, 0.0, 0.382683, 0.0)
 HAMMER = (
-    Capsule(0.02, 0.14, (0.0, 0.0, 0.0), ALONG_X, 0.1),
+    Box((0.16, 0.018, 0.018), mass=0.1),
     Box((0.025, 0.04, 0.02), (0.16, 0.0, 0.0), mass=0.4),
     Box((0.0269, 0.016, 0.0269), (0.16, 0.056, 0.0), ON_EDGE, 0.3),
     Box((0.0269, 0.016, 0.0269), (0.16, -0.056, 0.0), ON_EDGE, 0.3),

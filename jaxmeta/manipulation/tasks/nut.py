@@ -84,7 +84,8 @@ class Nut(ManipulationTask):
     """
 
     density: ClassVar[Literal["medium", "high"]]
-    geometry = Geometry(free=WRENCH, fixed=PEG)
+    # Half of the grip is officially that of the pads, 2, half that of the claws, 1.
+    geometry = Geometry(free=WRENCH, fixed=PEG, grip=1.5)
     object_at = At("free", HANDLE)
     landmark_at = At("free")
 
