@@ -106,6 +106,8 @@ class ManipulationEnv(Env):
         self.tasks: tuple[ManipulationTask, ...] = tuple(find(name) for name in tasks)
         self.physics = Physics() if physics is None else physics
         self.hidden_goal, self.one_hot = hidden_goal, one_hot
+        geometries = [task.geometry for task in self.tasks]
+        self.models = compile_scenes(geometries, self.physics.timestep)
         stack = lambda rows: jax.tree.map(lambda *x: jnp.stack(x), *rows)
         self._views = stack([views_of(task) for task in self.tasks])
         column = lambda name: jnp.array([getattr(task, name) for task in self.tasks])
@@ -114,13 +116,6 @@ class ManipulationEnv(Env):
         padded = lambda x: (*x, *(0.0,) * (VECTOR - len(x)))
         self._low = jnp.array([padded(task.low) for task in self.tasks])
         self._high = jnp.array([padded(task.high) for task in self.tasks])
-
-    @functools.cached_property
-    def models(self):
-        """The compiled scenes; made when first asked for."""
-        with jax.ensure_compile_time_eval():
-            geometries = [task.geometry for task in self.tasks]
-            return compile_scenes(geometries, self.physics.timestep)
 
     @property
     def observation_size(self) -> int:

@@ -362,8 +362,9 @@ PALM = 'solref="0.015 1" solimp="0.945 0.97 0.005"'
 
 
 def _pair(a: str, b: str, friction: float, condim: int, softness: str = FIRM) -> str:
+    twist = 0.1 if condim == 4 else 0.005  # of the official pads, which hold upright
     return (
         f'<pair geom1="{a}" geom2="{b}" condim="{condim}" '
-        f'friction="{friction} {friction} .005 .0001 .0001" '
+        f'friction="{friction} {friction} {twist} .0001 .0001" '
         f"{softness}/>"
     )

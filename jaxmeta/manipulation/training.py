@@ -2,8 +2,8 @@
 
 Brax's own automatic reset replays the first episode of every environment for ever,
 goal included; `wrap` starts a new one with a new goal. And brax 0.14 calls
-`jax.device_put_replicated`, which JAX 0.10 removed; `supply_removed` puts back what
-JAX's documentation gives as its replacement.
+`jax.device_put_replicated`, which JAX 0.10 removed; `supply_removed` puts a replacement
+back.
 """
 
 import dataclasses
@@ -12,10 +12,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from brax.envs.base import Env, State, Wrapper
 from brax.envs.wrappers.training import EpisodeWrapper, VmapWrapper
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
 
@@ -92,7 +90,6 @@ def supply_removed() -> None:
 
 
 def _put_replicated(tree: Any, devices: Sequence[Any]) -> Any:
-    """Every leaf with a leading axis over the devices, a copy on each."""
-    sharding = NamedSharding(Mesh(np.array(devices), ("i",)), PartitionSpec("i"))
+    """Every leaf with a leading axis over the devices, which `pmap` spreads."""
     copies = lambda x: jnp.broadcast_to(x, (len(devices), *jnp.shape(x)))
-    return jax.tree.map(lambda x: jax.device_put(copies(x), sharding), tree)
+    return jax.tree.map(copies, tree)

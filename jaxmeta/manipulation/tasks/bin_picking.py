@@ -61,9 +61,7 @@ class BinPicking(Carry):
     solved_within = 0.05
     reach = 0.04
     # The bottoms of both bins are 1 cm thick: here the whole table is as high.
-    geometry = Geometry(
-        floor=0.01, free=(CUBE,), walls=_bin(FROM), fixed=_bin(GOAL[0])
-    )
+    geometry = Geometry(floor=0.01, free=(CUBE,), walls=_bin(FROM), fixed=_bin(GOAL[0]))
 
     def place(self, vector):
         return placed(free=vector[:3].at[2].set(LYING))

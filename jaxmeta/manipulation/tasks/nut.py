@@ -52,9 +52,11 @@ THICK = 0.019
 
 
 def _side(index: int) -> Shape:
-    """One of six sides of the ring: balls and boxes would leave gaps, so capsules
-    alternate with boxes, of which the body has not enough of one kind."""
-    turn = index * math.pi / 3
+    """One of six sides of the ring, whose middle has a face towards the handle.
+
+    Capsules and boxes alternate, as the body has not enough of either.
+    """
+    turn = (0.5 + index) * math.pi / 3
     pos: Vector = (RING * math.cos(turn), RING * math.sin(turn), 0.0)
     half: Quat = (math.cos(turn / 2), 0.0, 0.0, math.sin(turn / 2))
     if index % 2:
@@ -63,8 +65,8 @@ def _side(index: int) -> Shape:
     return Capsule(THICK, 0.02, pos, (c, c, s, s), 0.16 / 6)
 
 
-# The ring is officially eight capsules, here three and three boxes in a hexagon; the bar
-# a cylinder; the handle as official.
+# The ring is officially eight capsules, here three and three boxes in a hexagon; the
+# bar is a cylinder; the handle is as official.
 WRENCH = (
     *(_side(i) for i in range(6)),
     Capsule(0.012, 0.038, (0.0, -0.1, 0.0), ALONG_Y, 0.02),
