@@ -53,3 +53,30 @@ def test_unreadable_metrics_are_named(directory, tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
         render(tmp_path)
+
+
+def test_runs_with_diagnostics_are_drawn_side_by_side(directory, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "jaxmeta.report.render.tragic_triad", lambda path, runs: drawn.append([*runs])
+    )
+    rows = [
+        {
+            "step": step,
+            "train/loss": 1.0,
+            "diagnostics/cosines": [[1.0, -0.5], [-0.5, 1.0]],
+        }
+        for step in (1, 2)
+    ]
+    for name in ("plain", "surgery"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").write_bytes(
+            (directory / "card.json").read_bytes()
+        )
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / name / "metrics.jsonl").write_text(text)
+    both = [tmp_path / "plain", tmp_path / "surgery", directory]
+    text = render(tmp_path / "plain", beside=both)
+    assert drawn == [["plain", "surgery"]]
+    assert "![triad.png](triad.png)" in text
+    assert "![conflict.png](conflict.png)" in text
