@@ -178,7 +178,14 @@ def test_loss_that_is_not_finite_exits_with_3(workspace):
 
 
 def test_interrupted_run_goes_on(workspace):
-    argv = ["train", "config.py", "--run-dir", "run", "--steps", "1000"]  # many seconds
+    argv = [
+        "train",
+        "config.py",
+        "--run-dir",
+        "run",
+        "--steps",
+        "100000",
+    ]  # many seconds
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *argv],
         stderr=subprocess.PIPE,
@@ -186,7 +193,7 @@ def test_interrupted_run_goes_on(workspace):
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("10/1000"):
+            if line.startswith("10/100000"):
                 process.send_signal(signal.SIGINT)
                 break
         last = process.stderr.read().splitlines()[-1]

@@ -16,10 +16,17 @@ from brax.envs.base import Env, State
 from jaxmeta.core.types import Array, Bool, Float, Int, PRNGKey, Scalar
 from jaxmeta.manipulation.hand import AT_RESET, STEP_LENGTH, pull
 from jaxmeta.manipulation.observation import Frame, clipped, frame, observe
-from jaxmeta.manipulation.physics import Physics, body_ids, compile_scenes, start
-from jaxmeta.manipulation.sensors import Poses, Readings, read, views_of
+from jaxmeta.manipulation.physics import (
+    NUM_JOINTS,
+    Physics,
+    body_ids,
+    compile_scenes,
+    pad_forces,
+    start,
+)
+from jaxmeta.manipulation.sensors import BODIES, Poses, read, views_of
 from jaxmeta.manipulation.shaping import Point
-from jaxmeta.manipulation.task import Episode, ManipulationTask
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings
 from jaxmeta.manipulation.tasks import find
 
 HORIZON = 500
@@ -77,6 +84,10 @@ class ManipulationEnv(Env):
     the time, which is always so: success does not end an episode. `state.metrics` has
     `success` (now) and `solved` (at any step so far). A step after the end goes on.
 
+    `reset`, and the automatic reset of `training.wrap`, draw goals from the boxes of
+    the tasks; `reset_to` takes a goal of a suite. For training on a meta-learning suite
+    give `suite.of("train")`: `suite.tasks` holds those to test on, too.
+
     Args:
       tasks: official names without version, such as "door-open"; with several, `reset`
         draws one of them uniformly.
@@ -101,8 +112,10 @@ class ManipulationEnv(Env):
         hidden_goal: bool = False,
         one_hot: bool = False,
     ):
-        if not tasks:
-            raise ValueError("tasks must name at least one task, got none.")
+        if isinstance(tasks, str) or not tasks:
+            raise ValueError(
+                f"tasks must be a list of at least one name, got {tasks!r}."
+            )
         self.tasks: tuple[ManipulationTask, ...] = tuple(find(name) for name in tasks)
         self.physics = Physics() if physics is None else physics
         self.hidden_goal, self.one_hot = hidden_goal, one_hot
@@ -146,7 +159,10 @@ class ManipulationEnv(Env):
         return self.reset_to(self.draw(draw_key, task), task, key)
 
     def draw(self, rng: Array, task: Int[Array, ""]) -> Float[Array, "6"]:
-        """A draw of where things and goal are that the task accepts."""
+        """A draw of where things and goal are, the first of 64 that is accepted.
+
+        The official tasks accept a third of their draws or more.
+        """
         shares = jax.random.uniform(rng, (NUM_DRAWS, VECTOR))
         low, high = self._low[task], self._high[task]
         vectors = low[None] + shares * (high - low)[None]
@@ -179,7 +195,7 @@ class ManipulationEnv(Env):
             solved=jnp.array(False),
             key=jax.random.key_data(_typed(rng)),
         )
-        zero = jnp.zeros(())
+        zero = jnp.zeros((), jnp.float32)
         info = {"play": play, "truncation": zero}
         metrics = {"success": zero, "solved": zero}
         return State(data, self._whole(task, judged.obs), zero, zero, metrics, info)
@@ -234,15 +250,15 @@ class ManipulationEnv(Env):
 
     def _read(self, task: Int[Array, ""], data: Any) -> Readings:
         ids = body_ids()
-        bodies = jnp.array([ids[name] for name in ("free", "mechanism", "fixture")])
+        bodies = jnp.array([ids[name] for name in BODIES])
         pads = jnp.array([ids["left_pad"], ids["right_pad"]])
         poses = Poses(
             hand=data.xpos[ids["hand"]],
             pads=data.xpos[pads],
             bodies=data.xpos[bodies],
             quats=data.xquat[bodies],
-            joints=data.qpos[-3:],
-            pad_forces=self.physics.pad_forces(data),
+            joints=data.qpos[-NUM_JOINTS:],
+            pad_forces=pad_forces(data),
         )
         views = jax.tree.map(lambda rows: rows[task], self._views)
         return clipped(read(views, poses))

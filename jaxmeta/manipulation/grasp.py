@@ -8,7 +8,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Bool, Float, Scalar
-from jaxmeta.manipulation.shaping import Point, both, choose, distance, tolerance
+from jaxmeta.manipulation.shaping import Point, both, distance, tolerance
 from jaxmeta.manipulation.task import Episode, Readings
 
 BESIDE = 0.05
@@ -82,7 +82,7 @@ def gripping(caged: Scalar, action: Float[Array, "4"], effort: float = 1.0) -> S
       [0.0, 0.5]
     """
     closing = jnp.clip(action[3], 0.0, effort) / effort
-    return both(caged, choose(caged > 0.97, closing, 0.0))
+    return both(caged, jnp.where(caged > 0.97, closing, 0.0))
 
 
 def enclosing(
@@ -133,7 +133,7 @@ def pinching(
         now, episode, object, object_radius=object_radius, xz_threshold=xz_threshold
     )
     at_it = _between(now, object, object_radius, object_radius + slack)
-    return (caged + choose(caged > 0.95, at_it, 0.0)) / 2
+    return (caged + jnp.where(caged > 0.95, at_it, 0.0)) / 2
 
 
 def caging_handle(
@@ -154,7 +154,7 @@ def caging_handle(
       density: as in `caging`.
     """
     there = jnp.abs(now.object[0] - now.hand[0]) < along
-    grip = now.object.at[0].set(choose(there, now.hand[0], now.object[0]))
+    grip = now.object.at[0].set(jnp.where(there, now.hand[0], now.object[0]))
     return caging(
         now,
         episode,
@@ -199,8 +199,8 @@ def carrying(grasped: Scalar, held: Bool[Array, ""], in_place: Scalar) -> Scalar
       >>> [round(float(carrying(half, jnp.array(x), half)), 4) for x in (False, True)]
       [0.3333, 4.0]
     """
-    wanted = both(choose(held, 1.0, grasped), in_place)
-    return wanted + choose(held, 1.0 + 5.0 * in_place, 0.0)
+    wanted = both(jnp.where(held, 1.0, grasped), in_place)
+    return wanted + jnp.where(held, 1.0 + 5.0 * in_place, 0.0)
 
 
 def _between(now: Readings, object: Point, nearest: float, farthest: float) -> Scalar:

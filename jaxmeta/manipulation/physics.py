@@ -40,8 +40,8 @@ from jaxmeta.manipulation.scene import (
 with contextlib.redirect_stdout(io.StringIO()):  # it prints what it has no need of
     from mujoco import mjx
 
-NUM_HAND, NUM_FREE, NUM_MECHANISM = 5, 7, 3
-"""Positions of the hand (x, y, z, right and left finger), free body and mechanism."""
+NUM_JOINTS = 3
+"""Joints of the mechanism: the last positions of the state."""
 
 
 class Models(NamedTuple):
@@ -87,7 +87,7 @@ def compile_scenes(geometries: Sequence[Geometry], timestep: float) -> Models:
       timestep: of the simulation, seconds.
 
     Raises:
-      ValueError: if a scene is not a special case of the generic one.
+      ValueError: if a mass matrix has entries that the generic scene's has not.
     """
     with _promoting():
         generic = mjx.put_model(compile_scene(_generic(), timestep))
@@ -129,7 +129,7 @@ def _generic() -> Geometry:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Physics:
-    """How time passes.
+    """How time passes; a step of the environment should take 12.5 ms in all.
 
     Raises:
       ValueError: for a number that is not positive.
@@ -142,7 +142,7 @@ class Physics:
     """Simulation steps in one step of the environment, 12.5 ms."""
 
     def __post_init__(self):
-        if self.timestep <= 0 or self.substeps < 1:
+        if not self.timestep > 0 or self.substeps < 1:
             raise ValueError(
                 "timestep must be positive and substeps >= 1, got "
                 f"{self.timestep} and {self.substeps}."
@@ -159,17 +159,18 @@ class Physics:
             # Positions of bodies belong to the state before the last substep.
             return mjx.kinematics(model, data)
 
-    def pad_forces(self, data: mjx.Data) -> Float[Array, "2"]:
-        """`[2]` 1 where the left and right pad press on the free body, else 0.
 
-        The success of one task asks whether both do, not how hard.
-        """
-        contact: Any = data._impl.contact  # pyright: ignore[reportAttributeAccessIssue] - one of three
-        pads, free = _geom_ids()
-        touching = contact.dist < 0
-        on_free = jnp.isin(contact.geom, free).any(axis=1) & touching
-        by_pad = (contact.geom[:, :, None] == pads[None, None, :]).any(axis=1)
-        return (by_pad & on_free[:, None]).any(axis=0).astype(jnp.float32)
+def pad_forces(data: mjx.Data) -> Float[Array, "2"]:
+    """`[2]` 1 where the left and right pad press on the free body, else 0.
+
+    The success of one task asks whether both do, not how hard.
+    """
+    contact: Any = data._impl.contact  # pyright: ignore[reportAttributeAccessIssue] - one of three
+    pads, free = _geom_ids()
+    touching = contact.dist < 0
+    on_free = jnp.isin(contact.geom, free).any(axis=1) & touching
+    by_pad = (contact.geom[:, :, None] == pads[None, None, :]).any(axis=1)
+    return (by_pad & on_free[:, None]).any(axis=0).astype(jnp.float32)
 
 
 def start(model: mjx.Model, hand: Float[Array, "3"], place: Placement) -> mjx.Data:

@@ -117,7 +117,8 @@ class Geometry:
       mechanism_pos: its frame in that of the fixture, metres.
       slides: its joints, in this order, at most two.
       hinge: its last joint, if any.
-      friction: of the free body and the mechanism on everything but the pads.
+      friction: of the free body on the mechanism, fixture, walls and floor. The
+        mechanism touches nothing immovable: the ranges of its joints say where it ends.
       grip: friction of the pads.
 
     Raises:

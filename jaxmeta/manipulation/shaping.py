@@ -2,7 +2,7 @@
 
 Tassa et al., DeepMind Control Suite (2018, arXiv 1801.00690), appendix, for
 `tolerance`; Yu et al., Meta-World (CoRL 2019, arXiv 1910.10897), version 2 rewards, for
-the rest. All are differentiable almost everywhere and total: no argument makes a nan.
+the rest. All are differentiable almost everywhere, and no finite argument makes a nan.
 """
 
 from typing import Literal, TypeAlias
@@ -214,7 +214,7 @@ def lifted_and_placed(
       0.19
     """
     placed = closeness(gap, radius, margin)
-    return trying * choose(lifted, 1.0, 0.0) + (1 - trying) * placed
+    return trying * jnp.where(lifted, 1.0, 0.0) + (1 - trying) * placed
 
 
 def aligned(
@@ -230,8 +230,3 @@ def aligned(
       0.75
     """
     return jnp.maximum(1.0 - distance(quat, jnp.array(ideal)) / off, 0.0)
-
-
-def choose(condition: Bool[Array, ""], yes: Number, no: Number) -> Scalar:
-    """`yes` where the condition holds, else `no`; both are computed."""
-    return jnp.where(condition, yes, no)

@@ -1,10 +1,10 @@
 """The official suites: MT1, MT10, MT25, MT50, ML1, ML10, ML25, ML45.
 
 Each has 50 goals a task, those that the official package draws for seed 42, exported by
-`tests/parity/export_goals.py`. The multi-task suites (MT) train and test on the same
-goals and show them; the meta-learning ones (ML) hide them and test on other tasks (ML1:
-other goals of the same task). ML25's official test set holds a task that it also trains
-on, basketball.
+`tests/parity/export_goals.py`. The multi-task suites (MT) show their goals, and have
+none to test on: here "test" is "train". The meta-learning ones (ML) hide them and test
+on other tasks (ML1: other goals of the same task). ML25's official test set holds a
+task that it also trains on, basketball.
 """
 
 import dataclasses
@@ -98,9 +98,10 @@ class Suite:
 
     def of(self, split: SuiteSplit) -> tuple[str, ...]:
         """The tasks of a split, in the official order."""
+        key = self._key(split)
         if self.task is not None:
             return (self.task,)
-        return tuple(_tables()[f"{self._key(split)}/tasks"].tolist())
+        return tuple(_tables()[f"{key}/tasks"].tolist())
 
     def _key(self, split: SuiteSplit) -> str:
         if split not in get_args(SuiteSplit):

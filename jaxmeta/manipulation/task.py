@@ -43,7 +43,8 @@ class Readings(NamedTuple):
       second_quat: `[4]` its orientation.
       landmark: `[3]` one more point that some rewards read; each says which.
       joint: `[]` position of the mechanism's joint, where a reward reads it.
-      pad_forces: `[2]` normal force of the left and right pad on the main object, N.
+      pad_forces: `[2]` positive where the left and right pad press on the main object:
+        newtons in recordings, 1 in ours.
     """
 
     hand: Point
@@ -126,9 +127,9 @@ class ManipulationTask(abc.ABC):
     landmark_at: ClassVar[At | None] = None
     joint_index: ClassVar[int] = 2
 
+    @abc.abstractmethod
     def place(self, vector: Float[Array, " n"]) -> Placement:
         """Where things start, for a draw."""
-        raise NotImplementedError
 
     def accepts(self, vector: Float[Array, " n"]) -> Bool[Array, ""]:
         """Whether a draw is used; the official package draws again where it is not."""
@@ -149,7 +150,10 @@ class ManipulationTask(abc.ABC):
     def reward(
         self, now: Readings, episode: Episode, action: Float[Array, "4"]
     ) -> Reward:
-        """The reward for arriving at `now` by `action` (x, y, z, grip; in [-1, 1])."""
+        """The reward for arriving at `now` by `action` (x, y, z, grip; in [-1, 1]).
+
+        Environments show its total; the terms are for whoever calls this.
+        """
 
     @abc.abstractmethod
     def success(self, now: Readings, episode: Episode) -> Bool[Array, ""]:

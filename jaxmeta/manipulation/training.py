@@ -42,6 +42,9 @@ class AutoReset(Wrapper):
             state, done=jnp.zeros_like(state.done), info={**state.info, "steps": steps}
         )
         state = self.env.step(state, action)
+        # Nothing here ends but for the time, of which Brax's own wrapper knows only
+        # where its limit is shorter than the environment's.
+        state.info["truncation"] = state.done
         play = state.info["play"]
         single = self.unwrapped
         assert isinstance(single, ManipulationEnv)

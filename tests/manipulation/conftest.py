@@ -23,7 +23,8 @@ class Room:
     def start(self, seed):
         """Every task once, with goals drawn from a seed."""
         keys = jax.random.split(jax.random.key(seed), len(self.tasks))
-        vectors = jax.jit(jax.vmap(self.env.draw))(keys, self.tasks)
+        draws, keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        vectors = jax.jit(jax.vmap(self.env.draw))(draws, self.tasks)
         return self.reset_to(vectors, self.tasks, keys)
 
 

@@ -1,6 +1,5 @@
 """The environment: fifty tasks in one program."""
 
-import sys
 from pathlib import Path
 
 import jax
@@ -86,8 +85,8 @@ def test_the_hand_follows_the_official_one(replayed, recorded):
         errors = np.linalg.norm(seen[:free, i, :3] - theirs[:free, :3], axis=1)
         medians[name] = np.median(errors)
     # Open loop, without the official arm and its sideways bending.
-    assert max(medians.values()) < 0.02, medians
-    assert np.median(list(medians.values())) < 0.006, medians
+    assert max(medians.values()) < 0.016, medians
+    assert np.sort(list(medians.values()))[39] < 0.0065, medians
 
 
 def test_mjx_is_mujoco(room):
@@ -131,9 +130,10 @@ def test_no_action_makes_a_nan(room):
             seen = np.asarray(state.obs)
             action = np.c_[20 * (seen[:, 4:7] - seen[:, :3]), rng.choice([-1, 1], 50)]
         state = room.step(state, jnp.asarray(action, jnp.float32))
-    for leaf in jax.tree.leaves((state.obs, state.reward, state.pipeline_state.qpos)):
-        assert np.isfinite(leaf).all()
-    assert ((np.asarray(state.reward) >= 0) & (np.asarray(state.reward) <= 10)).all()
+        reward = np.asarray(state.reward)
+        assert np.isfinite(state.obs).all()
+        assert ((reward >= 0) & (reward <= 10)).all()
+    assert np.isfinite(state.pipeline_state.qpos).all()
 
 
 def test_the_step_lowers_for_accelerators(room, untyped):
@@ -190,6 +190,22 @@ def test_an_episode_ends_and_another_begins():
     assert not np.allclose(state.info["play"].vector, first.vector)
 
 
+def test_agents_are_told_that_it_was_for_the_time():
+    """At the default length, where the environment's own end comes first."""
+    fast = Physics(timestep=0.0125, substeps=1)
+    env = wrap(ManipulationEnv(["reach"], physics=fast))
+    state = jax.jit(env.reset)(jax.random.split(jax.random.key(0), 1))
+    play = state.info["play"]
+    late = play._replace(steps=play.steps + HORIZON - 2)
+    steps = state.info["steps"] + HORIZON - 2
+    state.info.update(play=late, steps=steps)
+    step = jax.jit(env.step)
+    for expected in (0.0, 1.0, 0.0):
+        state = step(state, jnp.zeros((1, 4)))
+        assert state.done.tolist() == [expected]
+        assert state.info["truncation"].tolist() == [expected]
+
+
 def test_time_is_up_after_500_steps():
     env = ManipulationEnv(["reach"], physics=Physics(timestep=0.0125, substeps=1))
     state = jax.jit(env.reset)(jax.random.key(0))
@@ -206,15 +222,12 @@ def test_time_is_up_after_500_steps():
 def test_mistakes_are_named(untyped):
     with pytest.raises(ValueError, match="unknown task 'raech'; did you mean 'reach'"):
         ManipulationEnv(["raech"])
-    with pytest.raises(ValueError, match="at least one task"):
-        ManipulationEnv([])
+    for tasks in ([], "reach"):
+        with pytest.raises(ValueError, match="a list of at least one name, got"):
+            ManipulationEnv(tasks)
     with pytest.raises(ValueError, match=r"timestep must be positive .* got 0.0"):
         Physics(timestep=0.0)
     env = ManipulationEnv(["reach"])
     state = jax.eval_shape(env.reset, jax.random.key(0))
     with pytest.raises(ValueError, match=r"shape \(4,\), got \(3,\)"):
         jax.eval_shape(env.step, state, jnp.zeros(3))
-
-
-def test_nothing_needs_the_official_package():
-    assert "metaworld" not in sys.modules

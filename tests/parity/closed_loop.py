@@ -1,6 +1,6 @@
 """The official scripted policies in our scene, simulated by C MuJoCo.
 
-For work on a task's geometry: quick, with no compilation. Needs `metaworld` to be
+For work on a task's geometry: quick, with little compilation. Needs `metaworld` to be
 importable for its policies; `--official DIR` names the site-packages of another
 environment that has it.
 
@@ -138,8 +138,6 @@ def main():
 
     for name in options.tasks or TASKS:
         task = TASKS[name]
-        if not hasattr(task, "geometry"):
-            continue
         with np.load(options.recordings / f"{name}.npz") as rows:
             vectors = np.unique(rows["vector"], axis=0)[: options.episodes]
         loop, policy = Loop(task), ENV_POLICY_MAP[f"{name}-v3"]()

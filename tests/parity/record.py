@@ -3,7 +3,7 @@
 Runs in an environment of its own, because the official package pins another MuJoCo:
 
     python3.11 -m venv mw && mw/bin/pip install metaworld==3.1.1 packaging
-    mw/bin/python tests/parity/record.py --out tests/parity/recordings
+    mw/bin/python tests/parity/record.py --out tests/parity/recordings --episodes 6
 
 For every task it writes `TASK.npz` with some episodes of the official scripted policy
 (clean, and with noise on its actions) and of random actions: raw physical quantities,
@@ -19,7 +19,7 @@ import numpy as np
 from metaworld import MT1, policies
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
-# Observed quaternions with x first; the others are w first or constant.
+# Sites and joints that rewards read beside the observed points.
 LANDMARKS = {
     "assembly": "RoundNut",
     "disassemble": "RoundNut",
@@ -32,7 +32,6 @@ JOINTS = {
     "lever-pull": "LeverAxis",
     "dial-turn": "knob_Joint_1",
 }
-MAIN_GEOMS = ("objGeom", "mug", "puck", "stick", "WrenchHandle", "HammerHandle")
 STOP_AFTER_SUCCESS = 15
 
 

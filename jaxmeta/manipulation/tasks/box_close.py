@@ -14,7 +14,6 @@ from jaxmeta.manipulation.shaping import (
     above,
     aligned,
     both,
-    choose,
     closeness,
     distance,
     funnel,
@@ -79,7 +78,7 @@ class BoxClose(ManipulationTask):
         placed = lifted_and_placed(handle[2] > 0.04, gap, 0.05, 0.25, trying=0.2)
         level = aligned(now.quat, LEVEL, 0.2)
         total = 2.0 * both(gripped, ready) + 8.0 * placed
-        total = choose(self.success(now, episode), 10.0, total) * level
+        total = jnp.where(self.success(now, episode), 10.0, total) * level
         terms = {"ready": ready, "gripped": gripped, "placed": placed, "level": level}
         return Reward(total, terms)
 

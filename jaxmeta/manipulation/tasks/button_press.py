@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Scalar
 from jaxmeta.manipulation.scene import At, Box, Geometry, Joint, placed
-from jaxmeta.manipulation.shaping import both, choose, closeness, distance
+from jaxmeta.manipulation.shaping import both, closeness, distance
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 from jaxmeta.manipulation.tasks.coffee_mug import (
     BEHIND,
@@ -140,7 +140,7 @@ class Button(ManipulationTask):
     ) -> Scalar:
         fingers = 1.0 - opening if self.closed else opening
         come, press = self.scale
-        pressing = choose(apart <= self.touch, press * pressed, 0.0)
+        pressing = jnp.where(apart <= self.touch, press * pressed, 0.0)
         return come * both(fingers, near) + pressing
 
 
@@ -195,7 +195,7 @@ class ButtonPressWall(Button):
     def _total(self, opening, apart, near, pressed):
         coming = 2.0 * both((1.0 - opening) / 2, near)
         pressing = 2.0 + 2.0 * (1.0 + opening) + 4.0 * jnp.square(pressed)
-        return choose(apart <= self.touch, pressing, coming)
+        return jnp.where(apart <= self.touch, pressing, coming)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,6 @@ from jaxmeta.manipulation.scene import (
 from jaxmeta.manipulation.shaping import (
     above,
     both,
-    choose,
     closeness,
     distance,
     funnel,
@@ -103,10 +102,10 @@ class DoorOpen(Door):
         # Fully opened is 30 degrees more than a quarter turn, with a wide bound.
         left = jnp.pi / 2 + jnp.pi / 6 + now.joint
         wide = closeness(left, 0.5, jnp.pi / 3)
-        opened = 0.2 * choose(now.joint < -jnp.pi / 90, 1.0, 0.0) + 0.8 * wide
+        opened = 0.2 * jnp.where(now.joint < -jnp.pi / 90, 1.0, 0.0) + 0.8 * wide
         total = 2.0 * both(ready, gripped) + 8.0 * opened
         terms = {"ready": ready, "gripped": gripped, "opened": opened}
-        return Reward(choose(self.success(now, episode), 10.0, total), terms)
+        return Reward(jnp.where(self.success(now, episode), 10.0, total), terms)
 
     def success(self, now, episode):
         return jnp.abs(now.object[0] - episode.target[0]) <= SOLVED
@@ -141,7 +140,7 @@ class DoorClose(Door):
         margin = distance(jnp.array(self.hand_start), now.object) + 0.1
         apart = distance(now.tcp, episode.target)
         near = tolerance(apart, (0.0, radius / 4), margin)
-        total = choose(left < radius, 10.0, 3.0 * near + 6.0 * shut)
+        total = jnp.where(left < radius, 10.0, 3.0 * near + 6.0 * shut)
         return Reward(total, {"near": near, "shut": shut})
 
     def success(self, now, episode):

@@ -22,7 +22,6 @@ from jaxmeta.manipulation.scene import (
 )
 from jaxmeta.manipulation.shaping import (
     both,
-    choose,
     closeness,
     distance,
     length,
@@ -136,7 +135,7 @@ class DrawerClose(Drawer):
             "gaussian",
         )
         reached = both(near, jnp.clip(action[3], 0.0, 1.0))
-        made = choose(self.success(now, episode), 1.0, both(reached, shut))
+        made = jnp.where(self.success(now, episode), 1.0, both(reached, shut))
         return Reward(10.0 * made, {"reached": reached, "shut": shut})
 
     def success(self, now, episode):

@@ -20,7 +20,7 @@ from jaxmeta.manipulation.scene import (
     Joint,
     placed,
 )
-from jaxmeta.manipulation.shaping import choose, distance, nearing
+from jaxmeta.manipulation.shaping import distance, nearing
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 HEIGHT = 0.125
@@ -88,7 +88,9 @@ class Faucet(ManipulationTask):
             REACHED,
             "gaussian",
         )
-        total = choose(self.success(now, episode), 10.0, 4.0 * reached + 6.0 * turned)
+        total = jnp.where(
+            self.success(now, episode), 10.0, 4.0 * reached + 6.0 * turned
+        )
         return Reward(total, {"reached": reached, "turned": turned})
 
     def success(self, now, episode):

@@ -19,7 +19,7 @@ from jaxmeta.manipulation.scene import (
     Joint,
     placed,
 )
-from jaxmeta.manipulation.shaping import aligned, choose, distance, lifted_and_placed
+from jaxmeta.manipulation.shaping import aligned, distance, lifted_and_placed
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 GOAL = (0.24, 0.74, 0.11)
@@ -93,7 +93,7 @@ class Hammer(ManipulationTask):
         # A nail driven by anything but a well held hammer earns nothing extra.
         driven = self.success(now, episode) & (total > 5.0)
         terms = {"grasped": grasped, "placed": placed, "upright": upright}
-        return Reward(choose(driven, 10.0, total), terms)
+        return Reward(jnp.where(driven, 10.0, total), terms)
 
     def success(self, now, episode):
         del episode

@@ -28,7 +28,6 @@ from jaxmeta.manipulation.scene import (
 from jaxmeta.manipulation.shaping import (
     Point,
     both,
-    choose,
     closeness,
     distance,
     nearing,
@@ -150,7 +149,7 @@ class HandlePress(Handle):
             distance(episode.object, episode.tcp),
             self.radius,
         )
-        made = choose(self.success(now, episode), 1.0, both(reached, pressed))
+        made = jnp.where(self.success(now, episode), 1.0, both(reached, pressed))
         return Reward(10.0 * made, {"reached": reached, "pressed": pressed})
 
     def success(self, now, episode):
@@ -217,8 +216,8 @@ class HandlePull(Handle):
             & (now.opening > 0)
             & self._rises(now.object, episode.object)
         )
-        total = both(caged, pulled) + choose(held, 1.0 + 5.0 * pulled, 0.0)
-        total = choose(left < self.radius, 10.0, total)
+        total = both(caged, pulled) + jnp.where(held, 1.0 + 5.0 * pulled, 0.0)
+        total = jnp.where(left < self.radius, 10.0, total)
         return Reward(total, {"caged": caged, "pulled": pulled})
 
     def success(self, now, episode):

@@ -30,7 +30,6 @@ from jaxmeta.manipulation.scene import (
 from jaxmeta.manipulation.shaping import (
     Point,
     aligned,
-    choose,
     distance,
     funnel,
     length,
@@ -104,7 +103,7 @@ class Nut(ManipulationTask):
         placed = self.placed(now.landmark, episode.target)
         total = (2.0 * grasped + 6.0 * placed) * flat
         terms = {"grasped": grasped, "placed": placed, "flat": flat}
-        return Reward(choose(self.success(now, episode), 10.0, total), terms)
+        return Reward(jnp.where(self.success(now, episode), 10.0, total), terms)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from jaxmeta.manipulation.grasp import caging, carrying, holding
 from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import (
     both,
-    choose,
     closeness,
     distance,
     length,
@@ -96,7 +95,7 @@ class PegInsertSide(ManipulationTask):
             density="high",
         )
         held = holding(now, now.object, episode.object, 0.08)
-        total = choose(left <= RADIUS, 10.0, carrying(grasped, held, in_place))
+        total = jnp.where(left <= RADIUS, 10.0, carrying(grasped, held, in_place))
         terms = {"grasped": grasped, "in_place": in_place, "outside": outside}
         return Reward(total, terms)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging
 from jaxmeta.manipulation.scene import At, Box, Capsule, Geometry, placed
-from jaxmeta.manipulation.shaping import choose, closeness, distance
+from jaxmeta.manipulation.shaping import closeness, distance
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 PLUGGED = (0.044, 0.0, 0.131)
@@ -80,9 +80,9 @@ class PegUnplugSide(ManipulationTask):
         moved = now.object[0] - episode.object[0] > 0.015
         at_tips = distance(now.object, now.tcp) < 0.035
         pulled = (now.opening > 0.5) & moved & at_tips
-        total = 2.0 * grasped + choose(pulled, 1.0 + 5.0 * in_place, 0.0)
+        total = 2.0 * grasped + jnp.where(pulled, 1.0 + 5.0 * in_place, 0.0)
         terms = {"grasped": grasped, "in_place": in_place}
-        return Reward(choose(left <= RADIUS, 10.0, total), terms)
+        return Reward(jnp.where(left <= RADIUS, 10.0, total), terms)
 
     def success(self, now, episode):
         return distance(now.object, episode.target) <= SOLVED

@@ -17,7 +17,6 @@ from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import (
     Point,
     both,
-    choose,
     closeness,
     distance,
     length,
@@ -73,7 +72,7 @@ class Carry(ManipulationTask):
         in_place = self.in_place(now, episode)
         there = self.gap(now.object, now, episode) < self.radius
         on_the_way = self.on_the_way(now, episode, grasp, in_place)
-        total = choose(there, BEST, on_the_way)
+        total = jnp.where(there, BEST, on_the_way)
         return Reward(total, {"grasp": grasp, "in_place": in_place})
 
     def success(self, now, episode):
@@ -91,7 +90,7 @@ class Carry(ManipulationTask):
         """The reward as long as the object is not at the goal."""
         carried = self.carried(now, episode, in_place)
         bonus = 1.0 + self.carrying * carried
-        return both(grasp, in_place) + choose(self.held(now, episode), bonus, 0.0)
+        return both(grasp, in_place) + jnp.where(self.held(now, episode), bonus, 0.0)
 
     def held(self, now: Readings, episode: Episode) -> Bool[Array, ""]:
         """Whether the object counts as held."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxmeta.core.types import Scalar
 from jaxmeta.manipulation.grasp import holding
 from jaxmeta.manipulation.scene import Box, Geometry
-from jaxmeta.manipulation.shaping import Point, both, choose, closeness, length
+from jaxmeta.manipulation.shaping import Point, both, closeness, length
 from jaxmeta.manipulation.task import Episode, Readings
 from jaxmeta.manipulation.tasks.pick_place import (
     PUCK,
@@ -61,8 +61,8 @@ class BehindWall(Carry):
 
     def on_the_way(self, now, episode, grasp, in_place):
         first = self.at_midpoint(now, episode)
-        stage = choose(now.object[1] > WALL_Y, 4.0 + 3.0 * in_place, 4.0 * first)
-        bonus = choose(self.held(now, episode), 1.0 + stage, 0.0)
+        stage = jnp.where(now.object[1] > WALL_Y, 4.0 + 3.0 * in_place, 4.0 * first)
+        bonus = jnp.where(self.held(now, episode), 1.0 + stage, 0.0)
         return self.for_grasp(grasp, first) + bonus
 
     def reward(self, now, episode, action):

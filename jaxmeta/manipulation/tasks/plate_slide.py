@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Scalar
 from jaxmeta.manipulation.scene import At, Box, Geometry, Joint, Vector, placed
-from jaxmeta.manipulation.shaping import both, choose, closeness, distance
+from jaxmeta.manipulation.shaping import both, closeness, distance
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings, Reward
 from jaxmeta.manipulation.tasks.handle import SIDEWAYS, turned_box
 
@@ -92,7 +92,7 @@ class Plate(ManipulationTask):
         start = distance(episode.tcp, episode.object)
         reached = closeness(apart, RADIUS, start - self.inset)
         total = self._underway(now, apart, reached, slid)
-        total = choose(left < RADIUS, 10.0, total)
+        total = jnp.where(left < RADIUS, 10.0, total)
         return Reward(total, {"reached": reached, "slid": slid})
 
     def success(self, now, episode):
@@ -140,7 +140,7 @@ class StagedPlate(Plate):
 
     def _underway(self, now, apart, reached, slid):
         at_plate = (now.tcp[2] <= 0.03) & (apart < 0.07)
-        return choose(at_plate, 2.0 + 7.0 * slid, 1.5 * reached)
+        return jnp.where(at_plate, 2.0 + 7.0 * slid, 1.5 * reached)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxmeta.core.types import Array, Float
 from jaxmeta.manipulation.grasp import pinching
 from jaxmeta.manipulation.scene import Box, Geometry, Placement, placed
-from jaxmeta.manipulation.shaping import Point, choose, distance
+from jaxmeta.manipulation.shaping import Point, distance
 from jaxmeta.manipulation.task import Episode, Readings
 from jaxmeta.manipulation.tasks.pick_place import (
     BLOCK_HEIGHT,
@@ -58,7 +58,7 @@ class Push(Carry):
 
     def on_the_way(self, now, episode, grasp, in_place):
         bonus = 1.0 + 2.0 * grasp + self.carrying * in_place
-        return 2.0 * grasp + choose(self.held(now, episode), bonus, 0.0)
+        return 2.0 * grasp + jnp.where(self.held(now, episode), bonus, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

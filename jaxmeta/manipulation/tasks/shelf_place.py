@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging, holding
 from jaxmeta.manipulation.scene import Box, Geometry, placed
-from jaxmeta.manipulation.shaping import both, choose
+from jaxmeta.manipulation.shaping import both
 from jaxmeta.manipulation.task import Episode
 from jaxmeta.manipulation.tasks.pick_place import BLOCK_HEIGHT, Carry
 
@@ -83,5 +83,5 @@ class ShelfPlace(Carry):
         under = (z > 0.0) & (z < BOARD) & (jnp.abs(x - target_x) < IN_FRONT)
         loss = both((y - front) / IN_FRONT, (BOARD - z) / BOARD)
         less = jnp.clip(in_place - loss, 0.0, 1.0)
-        kept = choose(under & (front < y) & (y < target_y), less, in_place)
-        return choose(under & (y > target_y), 0.0, kept)
+        kept = jnp.where(under & (front < y) & (y < target_y), less, in_place)
+        return jnp.where(under & (y > target_y), 0.0, kept)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import pinching
 from jaxmeta.manipulation.scene import Box, Capsule, Geometry, placed
-from jaxmeta.manipulation.shaping import choose, closeness, length
+from jaxmeta.manipulation.shaping import closeness, length
 from jaxmeta.manipulation.tasks.pick_place import Carry
 
 GOAL_DEPTH = 0.1
@@ -68,7 +68,7 @@ class Soccer(Carry):
         x, y, _ = now.object
         line = episode.target[1] - GOAL_DEPTH
         beside = (y > line) & (jnp.abs(x - episode.target[0]) > GOAL_HALF_WIDTH)
-        out = choose(beside, 2.0 * (y - line) / (1.0 - line), 0.0)
+        out = jnp.where(beside, 2.0 * (y - line) / (1.0 - line), 0.0)
         return jnp.clip(closeness(gap, self.radius, moved) - out, 0.0, 1.0)
 
     def on_the_way(self, now, episode, grasp, in_place):

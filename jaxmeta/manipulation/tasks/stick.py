@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging, holding
 from jaxmeta.manipulation.scene import At, Box, Capsule, Geometry, Joint, placed
-from jaxmeta.manipulation.shaping import both, choose, closeness, distance, length
+from jaxmeta.manipulation.shaping import both, closeness, distance, length
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 LYING = 0.02
@@ -109,14 +109,14 @@ class StickPush(Stick):
             density="high",
         )
         pushed = 2.0 + 5.0 * stick_near + 3.0 * flask_near
-        pushed = choose(left <= SOLVED, 10.0, pushed)
+        pushed = jnp.where(left <= SOLVED, 10.0, pushed)
         held = holding(now, stick, episode.object, AT_TIPS)
         terms = {
             "grasped": grasped,
             "stick_near": stick_near,
             "flask_near": flask_near,
         }
-        return Reward(choose(held, pushed, grasped), terms)
+        return Reward(jnp.where(held, pushed, grasped), terms)
 
     def success(self, now, episode):
         gripped = (now.pad_forces > 0).all() & (now.opening > 0)
@@ -167,20 +167,20 @@ class StickPull(Stick):
             density="high",
         )
         held = holding(now, stick, episode.object, AT_TIPS)
-        wanted = both(choose(held, 1.0, grasped), threading)
-        through = choose(
+        wanted = both(jnp.where(held, 1.0, grasped), threading)
+        through = jnp.where(
             distance(now.second, target) <= SOLVED,
             10.0,
             6.0 + wanted + 2.0 * stick_near + flask_near,
         )
-        pulled = choose(self._through(now), through, 1.0 + wanted + 5.0 * threading)
+        pulled = jnp.where(self._through(now), through, 1.0 + wanted + 5.0 * threading)
         terms = {
             "grasped": grasped,
             "threading": threading,
             "stick_near": stick_near,
             "flask_near": flask_near,
         }
-        return Reward(choose(held, pulled, wanted), terms)
+        return Reward(jnp.where(held, pulled, wanted), terms)
 
     def success(self, now, episode):
         return (distance(now.second, episode.target) <= SOLVED) & self._through(now)
