@@ -49,22 +49,24 @@ class AutoReset(Wrapper):
         single = self.unwrapped
         assert isinstance(single, ManipulationEnv)
         keys = jax.random.wrap_key_data(play.key)
-        fresh = jax.vmap(single.reset_task)(keys, play.task)
 
         def choose(new, old):
             done = state.done.reshape(-1, *(1,) * (jnp.ndim(old) - 1)) > 0
             return jnp.where(done, new, old)
 
-        pick = lambda new, old: jax.tree.map(choose, new, old)
+        def begin(now):
+            new = jax.vmap(single.reset_task)(keys, play.task)
+            fresh = (new.pipeline_state, new.obs, new.info["play"])
+            return jax.tree.map(choose, fresh, now)
+
+        # Episodes of a batch that began together end together: most steps reset none.
+        now = (state.pipeline_state, state.obs, play)
+        data, obs, play = jax.lax.cond(state.done.any(), begin, lambda now: now, now)
         return dataclasses.replace(
             state,
-            pipeline_state=pick(fresh.pipeline_state, state.pipeline_state),
-            obs=choose(fresh.obs, state.obs),
-            info={
-                **state.info,
-                "play": pick(fresh.info["play"], play),
-                "final_obs": state.obs,
-            },
+            pipeline_state=data,
+            obs=obs,
+            info={**state.info, "play": play, "final_obs": state.obs},
         )
 
 

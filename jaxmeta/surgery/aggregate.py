@@ -141,15 +141,17 @@ def aggregate_tasks(
         weights, states = jax.vmap(weigh)(
             grams, state.groups, jax.random.split(now, len(groups))
         )
+        healthy = jnp.isfinite(weights).all()
+        for i in heads:
+            leaves[i] = weighted_sum(jnp.ones(num_tasks), leaves[i])
+            healthy &= jnp.isfinite(leaves[i]).all()
+        # A weight of nan costs no further pass over the gradients.
+        weights = jnp.where(healthy, weights, jnp.nan)
         for group, w in zip(groups, weights, strict=True):
             for i in group:
                 leaves[i] = weighted_sum(w, leaves[i])
         for i in heads:
-            leaves[i] = weighted_sum(jnp.ones(num_tasks), leaves[i])
-        healthy = jnp.isfinite(weights).all()
-        for i in heads:
-            healthy &= jnp.isfinite(leaves[i]).all()
-        leaves = [jnp.where(healthy, leaf, jnp.nan) for leaf in leaves]
+            leaves[i] = jnp.where(healthy, leaves[i], jnp.nan)
         state = AggregateState(jax.random.key_data(key), states)
         return jax.tree.unflatten(structure, leaves), state
 
