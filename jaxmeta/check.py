@@ -10,7 +10,7 @@ import optax
 from jaxmeta.core.config import to_json
 from jaxmeta.core.experiment import Experiment
 from jaxmeta.core.learner import Learner
-from jaxmeta.core.task import Task
+from jaxmeta.core.task import DeviceSource, Task
 from jaxmeta.core.train import OuterStep, named
 from jaxmeta.core.types import PyTree
 from jaxmeta.data.digit_tasks import NUM_CLASSES, DigitTasks
@@ -59,10 +59,11 @@ def settle_and_check(experiment: Experiment) -> Experiment:
     experiment.check_devices()
     if isinstance(experiment.source, EpisodeSource):
         experiment.source.validate()
-    task, learner = experiment.source.example, experiment.learner
-    start = lambda: learner.init(jax.random.key(experiment.seed), task)
+    source, learner = experiment.source, experiment.learner
+    task = source.shapes if isinstance(source, DeviceSource) else source.example
+    start = lambda task: learner.init(jax.random.key(experiment.seed), task)
     try:
-        shapes = jax.eval_shape(start)
+        shapes = jax.eval_shape(start, task)
     except OverflowError as error:
         raise ValueError(
             f"seed must be less than 2**63, got {experiment.seed}."

@@ -47,10 +47,9 @@ def experiment(request):
 
 
 def test_checking_puts_no_data_on_a_device(experiment):
-    example = sum(x.nbytes for x in jax.tree.leaves(experiment.source.example))
     before = on_devices()
     source = settle_and_check(experiment).source
-    assert on_devices() - before <= example + 64  # one task of zeros, keys
+    assert on_devices() - before <= 64  # keys
     source.load()
     assert on_devices() > before
 
@@ -62,13 +61,11 @@ def test_mistakes_are_found_without_data_on_a_device(experiment):
     unknown = dataclasses.replace(
         experiment, evaluation=Evaluation(every=100, metric="F1")
     )
-    example = sum(x.nbytes for x in jax.tree.leaves(experiment.source.example))
     before = on_devices()
     for wrong, words in ((misfit, "does not fit"), (unknown, r"must be one of .*'F1'")):
         with pytest.raises(ValueError, match=words):
             settle_and_check(wrong)
-    # What was raised may hold the example of zeros still.
-    assert on_devices() - before < example + 10_000
+    assert on_devices() - before <= 64
 
 
 def not_metrics(step):

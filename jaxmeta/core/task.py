@@ -134,13 +134,18 @@ class DeviceSource(TaskSource):
         """
 
     @property
-    def example(self) -> Task:
+    def shapes(self) -> Task:
+        """One task as shapes and dtypes; nothing is put on a device."""
+
         def draw():
             data, key = jax.tree.map(jnp.asarray, self.read()), jax.random.key(0)
             return self.sample_task(data, key, jnp.array(0), split="train")
 
-        shapes = jax.eval_shape(draw)  # nothing is put on a device
-        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return jax.eval_shape(draw)
+
+    @property
+    def example(self) -> Task:
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), self.shapes)
 
     def sample(self, key: PRNGKey, slots: Int[Array, " task"], *, split: Split) -> Task:
         return self.sample_from(self.load(), key, slots, split=split)
