@@ -179,12 +179,12 @@ def test_loss_that_is_not_finite_exits_with_3(workspace):
 
 def test_interrupted_run_goes_on(workspace):
     argv = ["train", "config.py", "--run-dir", "run", "--steps", "5000"]
+    # A shell's background job is started with the signal ignored.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *argv],
+        [sys.executable, "-c", f"{heed}; {PROGRAM}", *argv],
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background job is started with the signal ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
