@@ -7,7 +7,7 @@ tasks freely, and a task or goal is drawn anew without compiling anything.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,9 +94,12 @@ class ManipulationEnv(Env):
       physics: the faithful 5 steps of 2.5 ms by default.
       hidden_goal: whether the goal is left out of the observation (zeros).
       one_hot: whether the number of the task is appended, one-hot.
+      reward_version: "v2", in [0, 10], or "v1", up to several thousand and differing in
+        scale between the tasks. Successes are the same.
 
     Raises:
-      ValueError: for no task, or an unknown one, naming the nearest.
+      ValueError: for no task, or an unknown one, naming the nearest; for another
+        version of the reward.
 
     Example:
       >>> env = ManipulationEnv(["reach", "push"])
@@ -111,11 +114,17 @@ class ManipulationEnv(Env):
         physics: Physics | None = None,
         hidden_goal: bool = False,
         one_hot: bool = False,
+        reward_version: Literal["v1", "v2"] = "v2",
     ):
         if isinstance(tasks, str) or not tasks:
             raise ValueError(
                 f"tasks must be a list of at least one name, got {tasks!r}."
             )
+        if reward_version not in ("v1", "v2"):
+            raise ValueError(
+                f'reward_version must be "v1" or "v2", got {reward_version!r}.'
+            )
+        self.reward_version = reward_version
         self.tasks: tuple[ManipulationTask, ...] = tuple(find(name) for name in tasks)
         self.physics = Physics() if physics is None else physics
         self.hidden_goal, self.one_hot = hidden_goal, one_hot
@@ -275,8 +284,9 @@ class ManipulationEnv(Env):
             seen = frame(one, now)
             before = seen if before is None else before
             obs = observe(one, seen, before, episode.target, hidden=self.hidden_goal)
-            reward = one.reward(now, episode, action).total
-            return Judged(seen, obs, reward, one.success(now, episode))
+            reward = one.reward if self.reward_version == "v2" else one.reward_v1
+            total = reward(now, episode, action).total
+            return Judged(seen, obs, total, one.success(now, episode))
 
         return self._ask(task, judge, now, before, episode, action)
 

@@ -81,7 +81,7 @@ class Reward(NamedTuple):
     """The reward of one step and what it is made of.
 
     Attributes:
-      total: `[]` the official (version 2) reward, in [0, 10].
+      total: `[]` the official reward; of version 2 it is in [0, 10].
       terms: its named terms, `[]` each.
     """
 
@@ -154,6 +154,15 @@ class ManipulationTask(abc.ABC):
 
         Environments show its total; the terms are for whoever calls this.
         """
+
+    def reward_v1(
+        self, now: Readings, episode: Episode, action: Float[Array, "4"]
+    ) -> Reward:
+        """The same of the official version 1, from about -1 up to several thousand.
+
+        Its total jumps where the task's next part begins to count.
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def success(self, now: Readings, episode: Episode) -> Bool[Array, ""]:

@@ -11,6 +11,7 @@ import pytest
 from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
 from jaxmeta.manipulation.hand import pull
 from jaxmeta.manipulation.physics import Physics, compile_scene
+from jaxmeta.manipulation.sensors import TIP
 from jaxmeta.manipulation.tasks import TASKS, find
 from jaxmeta.manipulation.training import wrap
 
@@ -219,12 +220,30 @@ def test_time_is_up_after_500_steps():
     assert env.dt == pytest.approx(1 / 80)
 
 
+def test_either_version_of_the_reward_can_be_asked_for():
+    """Far from the handle the first is minus the distance to it."""
+    fast = Physics(timestep=0.0125, substeps=1)
+    made = {}
+    for version in ("v1", "v2"):
+        env = ManipulationEnv(["door-open"], physics=fast, reward_version=version)
+        state = jax.jit(env.reset)(jax.random.key(0))
+        made[version] = jax.jit(env.step)(state, jnp.zeros(4))
+    np.testing.assert_array_equal(made["v1"].obs, made["v2"].obs)
+    seen = np.asarray(made["v1"].obs)
+    tips = seen[:3] - np.array([0.0, 0.0, TIP], np.float32)
+    apart = np.linalg.norm(seen[4:7] - tips)
+    assert float(made["v1"].reward) == pytest.approx(-apart, abs=1e-3)
+    assert float(made["v2"].reward) > 0
+
+
 def test_mistakes_are_named(untyped):
     with pytest.raises(ValueError, match="unknown task 'raech'; did you mean 'reach'"):
         ManipulationEnv(["raech"])
     for tasks in ([], "reach"):
         with pytest.raises(ValueError, match="a list of at least one name, got"):
             ManipulationEnv(tasks)
+    with pytest.raises(ValueError, match='must be "v1" or "v2", got \'v3\''):
+        ManipulationEnv(["reach"], reward_version="v3")
     with pytest.raises(ValueError, match=r"timestep must be positive .* got 0.0"):
         Physics(timestep=0.0)
     env = ManipulationEnv(["reach"])

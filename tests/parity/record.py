@@ -7,11 +7,13 @@ Runs in an environment of its own, because the official package pins another MuJ
 
 For every task it writes `TASK.npz` with some episodes of the official scripted policy
 (clean, and with noise on its actions) and of random actions: raw physical quantities,
-actions, observations, rewards and successes. Nothing that a reward computes is among
-the quantities. Row 0 of an episode is the reset, which has no action and no reward.
+actions, observations, rewards of both versions and successes. Nothing that a reward
+computes is among the quantities. Row 0 of an episode is the reset, which has no action
+and no reward.
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 
 import mujoco
@@ -95,20 +97,32 @@ def readings(task, env):
     return {name: np.array(value, np.float64) for name, value in raw.items()}
 
 
+@contextlib.contextmanager
+def version_1(env):
+    """Within this the environment gives its version 1 reward."""
+    env.reward_function_version = "v1"
+    yield
+    env.reward_function_version = "v2"
+
+
 def episode(task, env, act, max_steps, rng):
     """Rows of one episode, and what was drawn for it."""
-    obs, _ = env.reset()
+    with version_1(env):  # else assembly does not note what that reward needs
+        obs, _ = env.reset()
     rows = [{**readings(task, env), "observation": obs.copy(), "action": np.zeros(4)}]
-    rows[0] |= {"reward": 0.0, "success": False}
+    rows[0] |= {"reward": 0.0, "reward_v1": 0.0, "success": False}
     left = max_steps
     while left > 0:
         action = np.clip(act(obs, rng), -1.0, 1.0).astype(np.float32)
         obs, reward, _, truncated, info = env.step(action)
+        with version_1(env):
+            reward_v1, _ = env.evaluate_state(obs, action)
         # Some policies write into what they are shown.
         seen = obs.copy()
         row = {**readings(task, env), "observation": seen, "action": action}
         success = bool(info["success"])
-        rows.append({**row, "reward": reward, "success": success})
+        rewards = {"reward": reward, "reward_v1": reward_v1}
+        rows.append({**row, **rewards, "success": success})
         left = min(left - 1, STOP_AFTER_SUCCESS) if success else left - 1
         if truncated:
             break

@@ -2,7 +2,8 @@
 
 `vector` is the safe's position, the goal lies a fixed way from it. `object` is the
 door's handle, `joint` the door's angle: 0 is shut, -pi / 2 wide open. `landmark` is not
-read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+read; the episode's is where the handle starts. Yu et al., Meta-World (CoRL 2019),
+rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from jaxmeta.manipulation.shaping import (
     funnel,
     tolerance,
 )
+from jaxmeta.manipulation.shaping_v1 import reach_then
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 SOLVED = 0.08
@@ -83,8 +85,16 @@ class Door(ManipulationTask):
         return placed(fixture=vector, joints=(0.0, 0.0, self.angle))
 
     def begin(self, vector, first, tcp):
-        del first
-        return Episode(vector + jnp.array(self.way), vector, tcp, jnp.zeros(3))
+        return Episode(vector + jnp.array(self.way), vector, tcp, first.object)
+
+    def reward_v1(self, now, episode, action):
+        del action
+        return reach_then(
+            "pull",
+            distance(now.object, now.tcp),
+            distance(now.object[:2], episode.target[:2]),
+            distance(episode.landmark[:2], episode.target[:2]),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
