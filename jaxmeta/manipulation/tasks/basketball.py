@@ -2,7 +2,7 @@
 
 `vector` is where the ball starts, of which its height is not read, and the foot of the
 hoop. `object` is the ball; `landmark` and `joint` are not read.
-Yu et al., Meta-World (CoRL 2019), version 2 reward.
+Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -12,6 +12,8 @@ import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging, carrying, holding
 from jaxmeta.manipulation.scene import Box, Capsule, Geometry, placed
+from jaxmeta.manipulation.shaping import distance
+from jaxmeta.manipulation.shaping_v1 import pick_and_place
 from jaxmeta.manipulation.task import Episode
 from jaxmeta.manipulation.tasks.pick_place import Carry
 
@@ -67,6 +69,11 @@ class Basketball(Carry):
         del first
         start = jnp.append(vector[:2], LYING)
         return Episode(vector[3:] + jnp.array(HOOP), start, tcp, jnp.zeros(3))
+
+    def reward_v1(self, now, episode, action):
+        # To the middle of the hoop, not above it.
+        gap = distance(now.object, episode.target)
+        return pick_and_place(now, episode, action, rest=LYING, lift=0.3, gap=gap)
 
     def grasp(self, now, episode, action):
         return caging(

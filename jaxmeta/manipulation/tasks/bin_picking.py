@@ -2,7 +2,7 @@
 
 `vector` is where the cube starts, of which its height is not read, and a goal that is
 not read at all: the bins stay where they are. `object` is the cube; `landmark` and
-`joint` are not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+`joint` are not read. Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -12,7 +12,15 @@ import jax.numpy as jnp
 from jaxmeta.manipulation.grasp import caging
 from jaxmeta.manipulation.scene import Box, Geometry, placed
 from jaxmeta.manipulation.shaping import above, both, closeness, distance, funnel
-from jaxmeta.manipulation.task import Episode
+from jaxmeta.manipulation.shaping_v1 import (
+    HELD,
+    closing,
+    descending,
+    lifted,
+    picking,
+    progress,
+)
+from jaxmeta.manipulation.task import Episode, Reward
 from jaxmeta.manipulation.tasks.pick_place import Carry
 
 GOAL = (0.12, 0.7, 0.0)
@@ -30,6 +38,10 @@ RISE = (0.0, 0.0, 0.000269)
 one step, metres; measured, between these within 0.05 mm."""
 LYING = 0.03
 """Height of the cube's middle in a bin, metres."""
+LIFT = 0.1
+"""How far version 1 has the cube lifted, metres."""
+OVER = 0.05
+"""It is over or in the other bin within this of the middle in x and y, metres."""
 
 CUBE = Box((0.02, 0.02, 0.02), mass=0.1)
 
@@ -74,6 +86,28 @@ class BinPicking(Carry):
         rise = jnp.interp(inside, depth, jnp.array(RISE))
         moved = start + jnp.stack([-back, jnp.zeros_like(back), rise])
         return Episode(jnp.array(GOAL), start, tcp, moved)
+
+    def reward_v1(self, now, episode, action):
+        cube, rest = now.object, episode.object[2]
+        apart = distance(cube, now.tcp)
+        done, near = lifted(cube[2], rest, LIFT), apart < HELD
+        over = (jnp.abs(cube - episode.target)[:2] < OVER).all()
+        placed = over & (cube[2] < rest + OVER)
+        reach = closing(apart, action) - descending(
+            now.tcp, cube, episode.tcp[2], radius=0.06, weight=1.0
+        )
+        pick = picking(cube[2], rest, LIFT, near=near, done=done)
+        across = distance(episode.object[:2], episode.target[:2])
+        gap = distance(cube[:2], episode.target[:2])
+        made = jnp.maximum(progress(gap, across + rest + LIFT), 0.0)
+        there = placed | (done & near)
+        terms = {
+            "reach": jnp.where(placed, 0.0, reach),
+            "pick": jnp.where(placed, 0.0, pick),
+            "place": jnp.where(there, made, 0.0),
+            "release": jnp.where(there & over, -200.0 * action[3], 0.0),
+        }
+        return Reward(sum(terms.values(), jnp.zeros(())), terms)
 
     def grasp(self, now, episode, action):
         return caging(

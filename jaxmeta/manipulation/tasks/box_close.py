@@ -1,8 +1,9 @@
 """Put the lid on a box.
 
 `vector` is where the lid starts and the goal, where it lies when the box is shut; the
-box stands under the goal. `object` is the lid. `landmark` and `joint` are not read. Yu
-et al., Meta-World (CoRL 2019), version 2 reward.
+box stands under the goal. `object` is the lid. `landmark` and `joint` are not read; the
+episode's landmark is where the middle of the lid's handle starts. Yu et al., Meta-World
+(CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxmeta.manipulation.scene import At, Box, Geometry, placed
+from jaxmeta.manipulation.sensors import rotate
 from jaxmeta.manipulation.shaping import (
     above,
     aligned,
@@ -20,6 +22,7 @@ from jaxmeta.manipulation.shaping import (
     length,
     lifted_and_placed,
 )
+from jaxmeta.manipulation.shaping_v1 import pick_and_place
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 LEVEL = (0.707, 0.0, 0.0, 0.707)
@@ -29,6 +32,8 @@ SOLVED = 0.08
 RISE = 0.075
 """How far above the draw's height the lid starts, metres."""
 TURNED = (0.7071068, 0.0, 0.0, 0.7071068)
+HANDLE = (0.0, 0.0, 0.052321)
+"""The middle of the lid's handle, seen from the lid, metres."""
 
 # Lid and handle are officially meshes, which collide as their convex hulls do: slabs.
 # The rim and the handle's three bars lie within them.
@@ -67,8 +72,8 @@ class BoxClose(ManipulationTask):
         return distance(vector[:2], vector[3:5]) >= 0.25
 
     def begin(self, vector, first, tcp):
-        del first
-        return Episode(vector[3:], vector[:3], tcp, jnp.zeros(3))
+        handle = first.object + rotate(first.quat, jnp.array(HANDLE))
+        return Episode(vector[3:], vector[:3], tcp, handle)
 
     def reward(self, now, episode, action):
         handle = now.object + jnp.array([0.0, 0.0, 0.02])
@@ -81,6 +86,12 @@ class BoxClose(ManipulationTask):
         total = jnp.where(self.success(now, episode), 10.0, total) * level
         terms = {"ready": ready, "gripped": gripped, "placed": placed, "level": level}
         return Reward(total, terms)
+
+    def reward_v1(self, now, episode, action):
+        # The lid counts as lifted 12 cm above where its handle was.
+        rest = episode.landmark[2]
+        gap = distance(now.object, episode.target)
+        return pick_and_place(now, episode, action, rest=rest, lift=0.12, gap=gap)
 
     def success(self, now, episode):
         return distance(now.object, episode.target) < SOLVED

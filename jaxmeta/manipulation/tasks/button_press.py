@@ -2,8 +2,8 @@
 
 `vector` is the position of the box or of the machine. `object` is the middle of the
 button's face; it moves along one axis, and only that axis decides the success.
-`landmark` and `joint` are not read. Yu et al., Meta-World (CoRL 2019), version 2
-reward.
+`landmark` and `joint` are not read. Yu et al., Meta-World (CoRL 2019), rewards of
+versions 2 and 1.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxmeta.core.types import Scalar
 from jaxmeta.manipulation.scene import At, Box, Geometry, Joint, placed
 from jaxmeta.manipulation.shaping import both, closeness, distance
+from jaxmeta.manipulation.shaping_v1 import left_tip, reach_then
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 from jaxmeta.manipulation.tasks.coffee_mug import (
     BEHIND,
@@ -97,6 +98,8 @@ class Button(ManipulationTask):
       near: distance of the fingers at which they have arrived, metres.
       touch: distance within which pressing is rewarded, metres.
       scale: reward for being near and for pressing.
+      left_only: whether version 1 takes the left finger's tip for the fingers.
+      travel_v1: what version 1 takes for `travel`, metres.
     """
 
     hand_start = (0.0, 0.4, 0.2)
@@ -109,6 +112,8 @@ class Button(ManipulationTask):
     near: ClassVar[float] = 0.05
     touch: ClassVar[float] = 0.05
     scale: ClassVar[tuple[float, float]] = (2.0, 8.0)
+    left_only: ClassVar[bool] = True
+    travel_v1: ClassVar[float] = travel
     geometry = UPRIGHT
     object_at = At("mechanism", (0.0, -FACE, 0.0))
 
@@ -128,6 +133,13 @@ class Button(ManipulationTask):
         pressed = closeness(left, FLUSH, self.travel)
         total = self._total(now.opening, apart, near, pressed)
         return Reward(total, {"near": near, "pressed": pressed})
+
+    def reward_v1(self, now, episode, action):
+        del action
+        fingers = left_tip(now) if self.left_only else now.tcp
+        left = self._left(now, episode)
+        apart = distance(fingers, now.object)
+        return reach_then("press", apart, left, self.travel_v1)
 
     def success(self, now, episode):
         return self._left(now, episode) <= self.solved
@@ -158,6 +170,7 @@ class ButtonPressTopdown(Button):
     near = 0.01
     touch = 0.03
     scale = (5.0, 5.0)
+    left_only = False
     geometry = LYING
     object_at = At("mechanism", (0.0, 0.0, FACE), BACK)
 
@@ -190,6 +203,7 @@ class ButtonPressWall(Button):
     solved = 0.03
     near = 0.01
     touch = 0.07
+    travel_v1 = 0.0  # officially of heights, which are the same
     geometry = dataclasses.replace(UPRIGHT, walls=(_wall(0.6),))
 
     def _total(self, opening, apart, near, pressed):
@@ -209,6 +223,7 @@ class CoffeeButton(Button):
     goal_high = (0.101, 0.71, 0.302)
     quat_order = "ones"
     travel = 0.03
+    travel_v1 = travel
     hole = (0.0, -BEHIND + travel, 0.3)
     geometry = CoffeePull.geometry
     object_at = At("mechanism", (0.0, -BEHIND - BUTTON_POS[1], 0.0))

@@ -2,7 +2,7 @@
 
 `vector` is where the mug starts and the goal; the machine stands .22 m behind the start
 or behind the goal. `object` is the mug; `landmark` and `joint` are not read.
-Yu et al., Meta-World (CoRL 2019), version 2 reward.
+Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from jaxmeta.manipulation.grasp import caging
 from jaxmeta.manipulation.scene import At, Box, Geometry, Joint, Placement, placed
 from jaxmeta.manipulation.sensors import rotate
-from jaxmeta.manipulation.shaping import Point
+from jaxmeta.manipulation.shaping import Point, distance, length
+from jaxmeta.manipulation.shaping_v1 import reach_then
+from jaxmeta.manipulation.task import Episode, Readings, Reward
 from jaxmeta.manipulation.tasks.pick_place import Carry
 
 BEHIND = 0.22
@@ -75,6 +77,14 @@ class CoffeePull(Carry):
     def place(self, vector):
         return at_machine(vector[:3], vector[:3])
 
+    def reward_v1(self, now, episode, action):
+        del action
+        pull = _moved("pull", now, episode).terms["pull"]
+        # Officially the mug's place and the fingers' first height make one vector; its
+        # length stands for the distance to the mug.
+        reach = -length(now.object.at[2].set(episode.tcp[2]))
+        return Reward(reach + pull, {"reach": reach, "pull": pull})
+
     def grasp(self, now, episode, action):
         return caging(
             now,
@@ -101,3 +111,16 @@ class CoffeePush(CoffeePull):
 
     def place(self, vector):
         return at_machine(vector[:3], vector[3:])
+
+    def reward_v1(self, now, episode, action):
+        del action
+        return _moved("push", now, episode)
+
+
+def _moved(term: str, now: Readings, episode: Episode) -> Reward:
+    """Version 1, for moving the mug over the table."""
+    apart = distance(now.object, now.tcp)
+    gap, start = (
+        distance(mug[:2], episode.target[:2]) for mug in (now.object, episode.object)
+    )
+    return reach_then(term, apart, gap, start)

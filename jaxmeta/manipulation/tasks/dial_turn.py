@@ -4,7 +4,7 @@
 the robot and whose goal is at the far side; the observed orientation is that of the
 dial's foot, which does not turn. The episode's `landmark` is where the fingers should
 be at its start: above that point and to its right. `joint` is not read. Yu et al.,
-Meta-World (CoRL 2019), version 2 reward.
+Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxmeta.manipulation.scene import At, Box, Geometry, Joint, placed
 from jaxmeta.manipulation.shaping import both, distance, nearing
+from jaxmeta.manipulation.shaping_v1 import reach_then
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 PUSH = (0.05, 0.02, 0.09)
@@ -66,6 +67,16 @@ class DialTurn(ManipulationTask):
         reached = both(near, jnp.clip(action[3], 0.0, 1.0))
         total = 10.0 * both(reached, turned)
         return Reward(total, {"reached": reached, "turned": turned})
+
+    def reward_v1(self, now, episode, action):
+        del action
+        apart = distance(now.object, now.tcp)
+        # Officially the way starts at the dial's middle, not at the point.
+        gap, start = (
+            jnp.abs(point[1] - episode.target[1])
+            for point in (now.object, episode.object)
+        )
+        return reach_then("turn", apart, gap, start, widths=(0.001, 0.0001))
 
     def success(self, now, episode):
         return distance(now.object, episode.target) <= SOLVED

@@ -3,7 +3,7 @@
 `vector` is the safe's position. `object` is a point at the tip of the lever, on the
 side that is to be pushed; the episode's `object` is the lever's hinge, which never
 moves. The observed orientation is the door's, which never turns; `landmark` and `joint`
-are not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+are not read. Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import abc
@@ -14,7 +14,14 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Scalar
 from jaxmeta.manipulation.scene import At, Box, Geometry, Joint, placed
-from jaxmeta.manipulation.shaping import both, closeness, length, shouldering
+from jaxmeta.manipulation.shaping import (
+    both,
+    closeness,
+    distance,
+    length,
+    shouldering,
+)
+from jaxmeta.manipulation.shaping_v1 import reach_then
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings, Reward
 
 HINGE = (0.0, -0.118, 0.061)
@@ -78,6 +85,13 @@ class Lock(ManipulationTask):
         left = self._left(now, episode)
         pushed = closeness(left, 0.005, LEVER)
         return Reward(2.0 * ready + 8.0 * pushed, {"ready": ready, "pushed": pushed})
+
+    def reward_v1(self, now, episode, action):
+        del action
+        apart = distance(now.object, now.tcp)
+        gap = distance(now.object, episode.target)
+        start = distance(episode.object, episode.target)
+        return reach_then("turn", apart, gap, start)
 
     def success(self, now, episode):
         return self._left(now, episode) <= 0.02

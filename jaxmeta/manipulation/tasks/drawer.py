@@ -2,7 +2,7 @@
 
 `vector` is where the chest stands. `object` is the middle of the handle, for closing a
 point 5 cm above it. `quat` is the drawer's, which never turns; `landmark` and `joint`
-are not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+are not read. Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ from jaxmeta.manipulation.shaping import (
     length,
     nearing,
 )
+from jaxmeta.manipulation.shaping_v1 import reach_then
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 SHUT = (0.0, -0.16, 0.09)
@@ -65,6 +66,7 @@ class Drawer(ManipulationTask):
 
     Attributes:
       start: where the drawer starts on its rail, metres.
+      way: what version 1 takes for its way to the goal, metres.
     """
 
     low = (-0.1, 0.9, 0.0)
@@ -77,9 +79,16 @@ class Drawer(ManipulationTask):
         slides=(RAIL,),
     )
     start: ClassVar[float] = 0.0
+    way: ClassVar[float]
 
     def place(self, vector):
         return placed(fixture=vector, joints=(self.start, 0.0, 0.0))
+
+    def reward_v1(self, now, episode, action):
+        del action
+        apart = distance(now.object, now.tcp)
+        gap = jnp.abs(now.object[1] - episode.target[1])
+        return reach_then("slide", apart, gap, self.way)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +97,7 @@ class DrawerOpen(Drawer):
 
     name = "drawer-open"
     object_at = At("mechanism", HANDLE)
+    way = TRAVEL
 
     def begin(self, vector, first, tcp):
         del first
@@ -117,6 +127,7 @@ class DrawerClose(Drawer):
     quat_order = "zeros"
     object_at = At("mechanism", (HANDLE[0], HANDLE[1], 0.05))
     start = -0.15
+    way = 0.15
 
     def begin(self, vector, first, tcp):
         # The goal is at the handle's height, `object` above it: never nearer than 5 cm.

@@ -3,7 +3,7 @@
 `vector` is where the tap stands. `object` is the tip of its lever, which at the start
 points to the robot, on the side that is pushed; `quat` is that of the tap's foot, which
 never turns. `Episode.object` is the foot; `landmark` and `joint` are not read. Yu et
-al., Meta-World (CoRL 2019), version 2 reward.
+al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from jaxmeta.manipulation.scene import (
     placed,
 )
 from jaxmeta.manipulation.shaping import distance, nearing
+from jaxmeta.manipulation.shaping_v1 import reach_then
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 HEIGHT = 0.125
@@ -53,7 +54,7 @@ class Faucet(ManipulationTask):
 
     Attributes:
       side: the goal's x seen from the tap, metres; its size is the lever's length.
-      shift: from the observed tip to the one that the reward takes, metres.
+      shift: from the observed tip to the one that version 2 takes, metres.
     """
 
     hand_start = (0.0, 0.4, 0.2)
@@ -92,6 +93,13 @@ class Faucet(ManipulationTask):
             self.success(now, episode), 10.0, 4.0 * reached + 6.0 * turned
         )
         return Reward(total, {"reached": reached, "turned": turned})
+
+    def reward_v1(self, now, episode, action):
+        del action
+        apart = distance(now.object, now.tcp)
+        gap = distance(now.object, episode.target)
+        start = distance(episode.object, episode.target)
+        return reach_then("turn", apart, gap, start)
 
     def success(self, now, episode):
         return distance(self._tip(now), episode.target) <= RADIUS

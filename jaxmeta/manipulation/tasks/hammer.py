@@ -2,7 +2,8 @@
 
 `vector` is where the hammer starts; block and nail stay where they are. `object` is
 the middle of the hammer's handle, `second` the nail, `joint` how far the nail is in,
-metres. `landmark` is not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+metres. `landmark` is not read. Yu et al., Meta-World (CoRL 2019), rewards of versions 2
+and 1.
 """
 
 import dataclasses
@@ -19,13 +20,19 @@ from jaxmeta.manipulation.scene import (
     Joint,
     placed,
 )
+from jaxmeta.manipulation.sensors import rotate
 from jaxmeta.manipulation.shaping import aligned, distance, lifted_and_placed
+from jaxmeta.manipulation.shaping_v1 import HELD, closing, lifted, picking, progress
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 GOAL = (0.24, 0.74, 0.11)
 """Where the hammer's head has driven the nail home, metres."""
 HEAD = (0.16, 0.06, 0.0)
 """From the handle to the head, metres; of the world, as if the hammer never turned."""
+HEAD_MIDDLE = (0.16, 0.0, 0.0)
+"""From the handle to the middle of the head, in the hammer's frame, metres."""
+LIFT = 0.09
+"""How far version 1 has the hammer lifted, metres."""
 UPRIGHT = (1.0, 0.0, 0.0, 0.0)
 """How the hammer should be held."""
 LYING = (0.999559, 0.0, -0.0297, 0.0)
@@ -48,6 +55,8 @@ NAIL = (
 )
 NAIL_AT = (0.24, 0.64, 0.11)
 """The nail's head before it is driven, metres."""
+NAIL_HEAD = (0.24, 0.635, 0.11)
+"""What version 1 takes for the nail's head: officially a point that does not move."""
 RAIL = Joint((0.0, 1.0, 0.0), 0.0, 0.1, damping=2.0)
 # The block around the nail's hole.
 BLOCK = (
@@ -94,6 +103,22 @@ class Hammer(ManipulationTask):
         driven = self.success(now, episode) & (total > 5.0)
         terms = {"grasped": grasped, "placed": placed, "upright": upright}
         return Reward(jnp.where(driven, 10.0, total), terms)
+
+    def reward_v1(self, now, episode, action):
+        hammer, rest = now.object, episode.object[2]
+        head, nail = hammer + rotate(now.quat, jnp.array(HEAD_MIDDLE)), NAIL_HEAD
+        apart = distance(hammer, now.tcp)
+        done, near = lifted(hammer[2], rest, LIFT), apart < HELD
+        gap = distance(head, jnp.array(nail)) + abs(nail[1] - GOAL[1])
+        start = 2 * LIFT + rest + jnp.abs(episode.object[1] - episode.target[1])
+        terms = {
+            "reach": closing(apart, action) - apart,
+            "pick": picking(hammer[2], rest, LIFT, near=near, done=done),
+            "drive": jnp.where(
+                done & near, jnp.maximum(progress(gap, start), 0.0), 0.0
+            ),
+        }
+        return Reward(sum(terms.values(), jnp.zeros(())), terms)
 
     def success(self, now, episode):
         del episode

@@ -2,11 +2,15 @@
 
 `vector` is where the block starts and the goal, in the hole. `object` is the block;
 `landmark` and `joint` are not read.
-Yu et al., Meta-World (CoRL 2019), version 2 reward.
+Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
 
+import jax.numpy as jnp
+
+from jaxmeta.manipulation.shaping import distance
+from jaxmeta.manipulation.shaping_v1 import reach_then
 from jaxmeta.manipulation.tasks.pick_place import Carry, puck_caging
 from jaxmeta.manipulation.tasks.sweep import WITH_HOLE
 
@@ -26,6 +30,14 @@ class HandInsert(Carry):
     solved_within = 0.05
     carrying = 7.0
     geometry = WITH_HOLE
+
+    def reward_v1(self, now, episode, action):
+        # For the hand alone: over the hole, then down.
+        del action
+        apart = distance(now.tcp[:2], episode.target[:2])
+        gap = jnp.abs(now.tcp[2] - episode.target[2])
+        start = jnp.abs(self.hand_start[2] - episode.target[2])
+        return reach_then("insert", apart, gap, start)
 
     def grasp(self, now, episode, action):
         return puck_caging(now, episode, action, "high")

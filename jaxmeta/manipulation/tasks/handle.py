@@ -2,8 +2,9 @@
 
 `vector` is where the handle's box stands. `object` is a point of the handle: the middle
 of its top for pressing, its right end for pulling from the front, a point in the middle
-of it for pulling from the side. `landmark` and `joint` are not read. Yu et al.,
-Meta-World (CoRL 2019), version 2 reward.
+of it for pulling from the side. `landmark` and `joint` are not read. Version 1 takes
+the left finger's tip for the fingers, and only heights count in it. Yu et al.,
+Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ from jaxmeta.manipulation.shaping import (
     distance,
     nearing,
 )
+from jaxmeta.manipulation.shaping_v1 import left_tip, reach_then
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings, Reward
 
 OUT = 0.216
@@ -55,6 +57,8 @@ GRIP = Capsule(0.022, 0.048, (0.0, -0.166, 0.0), ALONG_X, 0.001)
 SLIDE = Joint((0.0, 0.0, 1.0), -0.1, 0.0, damping=30.0, armature=0.1)
 AT = (0.0, -0.05, 0.15)
 """Where the handle is in the box when it is up, metres."""
+TOP = 0.022
+"""Of the handle's top above its middle, metres."""
 
 
 def turned(x: Vector, yaw: float) -> Vector:
@@ -138,7 +142,7 @@ class HandlePress(Handle):
     radius = 0.02
     start = -0.001
     geometry = _geometry(0.0)
-    object_at = At("mechanism", (0.0, -0.166, 0.022))
+    object_at = At("mechanism", (0.0, -0.166, TOP))
 
     def reward(self, now, episode, action):
         del action
@@ -151,6 +155,12 @@ class HandlePress(Handle):
         )
         made = jnp.where(self.success(now, episode), 1.0, both(reached, pressed))
         return Reward(10.0 * made, {"reached": reached, "pressed": pressed})
+
+    def reward_v1(self, now, episode, action):
+        del action
+        apart = distance(now.object, left_tip(now))
+        start = jnp.abs(episode.object[2] - episode.target[2])
+        return reach_then("press", apart, self._left(now, episode), start)
 
     def success(self, now, episode):
         return self._left(now, episode) <= self.radius
@@ -169,7 +179,7 @@ class HandlePressSide(HandlePress):
     goal_low, goal_high = ManipulationTask.hand_low, ManipulationTask.hand_high
     yaw = SIDEWAYS
     geometry = _geometry(yaw)
-    object_at = At("mechanism", turned((0.0, -0.166, 0.022), yaw))
+    object_at = At("mechanism", turned((0.0, -0.166, TOP), yaw))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -220,6 +230,12 @@ class HandlePull(Handle):
         total = jnp.where(left < self.radius, 10.0, total)
         return Reward(total, {"caged": caged, "pulled": pulled})
 
+    def reward_v1(self, now, episode, action):
+        del action
+        apart = distance(now.object, left_tip(now))
+        gap = jnp.abs(now.object[2] - episode.target[2])
+        return reach_then("pull", apart, gap, self._way(episode))
+
     def success(self, now, episode):
         return self._gap(now.object, episode.target) <= self.solved
 
@@ -230,6 +246,10 @@ class HandlePull(Handle):
     def _gap(self, a: Point, b: Point) -> Scalar:
         """What a point of the handle has left to the goal, metres."""
         return jnp.abs(a[2] - b[2])
+
+    def _way(self, episode: Episode) -> Scalar:
+        """What version 1 takes for the way up: as if the handle were on the floor."""
+        return jnp.abs(TOP - episode.target[2])
 
     def _rises(self, point: Point, start: Point) -> Bool[Array, ""]:
         """Whether the handle is up; it always is, as officially y is compared."""
@@ -257,6 +277,10 @@ class HandlePullSide(HandlePull):
 
     def _gap(self, a, b):
         return distance(a, b)
+
+    def _way(self, episode):
+        del episode
+        return jnp.array(-self.start)
 
     def _rises(self, point, start):
         return point[2] - 0.01 > start[2]
