@@ -53,8 +53,9 @@ def reach_then(
     gap: Scalar,
     start: Number,
     widths: tuple[float, float] = WIDTHS,
+    least: float = 0.0,
 ) -> Reward:
-    """Minus the distance to the object and, once reached, `progress` if it is positive.
+    """Minus the distance to the object and, once reached, `progress`.
 
     Args:
       term: what is done once the object is reached: push, pull, press.
@@ -62,13 +63,14 @@ def reach_then(
       gap: what is left to do, metres.
       start: what there was to do, metres.
       widths: as in `progress`.
+      least: `progress` counts for no less than this.
 
     Example:
       >>> apart = [jnp.array(x) for x in (0.25, 0.0)]
       >>> [float(reach_then("pull", x, jnp.array(0.0), 0.5).total) for x in apart]
       [-0.25, 2500.0]
     """
-    made = jnp.maximum(progress(gap, start, widths=widths), 0.0)
+    made = jnp.maximum(progress(gap, start, widths=widths), least)
     made = jnp.where(apart < REACHED, made, 0.0)
     return Reward(made - apart, {"reach": -apart, term: made})
 

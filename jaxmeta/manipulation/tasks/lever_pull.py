@@ -2,7 +2,7 @@
 
 `vector` is the lever's position, `object` is its end and `joint` its angle: 0 is level
 and towards the robot, -pi / 2 straight up. `landmark` is not read. Yu et al.,
-Meta-World (CoRL 2019), version 2 reward.
+Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -19,7 +19,14 @@ from jaxmeta.manipulation.scene import (
     Joint,
     placed,
 )
-from jaxmeta.manipulation.shaping import both, closeness, distance, shouldering
+from jaxmeta.manipulation.shaping import (
+    both,
+    closeness,
+    distance,
+    length,
+    shouldering,
+)
+from jaxmeta.manipulation.shaping_v1 import reach_then
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 AXIS = (0.12, 0.0, 0.25)
@@ -82,6 +89,13 @@ class LeverPull(ManipulationTask):
         start = distance(episode.object, episode.target)
         lifted = closeness(distance(now.object, episode.target), 0.04, start)
         return Reward(10.0 * both(ready, lifted), {"ready": ready, "lifted": lifted})
+
+    def reward_v1(self, now, episode, action):
+        del action
+        # Officially the way begins at the lever's foot, not at its end.
+        way = length(jnp.array(AXIS).at[2].add(LENGTH))
+        left = distance(now.object, episode.target)
+        return reach_then("pull", distance(now.object, now.tcp), left, way)
 
     def success(self, now, episode):
         del episode

@@ -4,7 +4,7 @@
 top of the peg; if it is to be lifted off, the peg is where the ring starts, the goal
 15 cm above that, and the rest of the draw serves only to turn draws down. `object` is
 the middle of the handle, `landmark` the centre of the ring. `joint` is not read. Yu et
-al., Meta-World (CoRL 2019), version 2 reward.
+al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import abc
@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 
-from jaxmeta.core.types import Scalar
+from jaxmeta.core.types import Array, Float, Scalar
 from jaxmeta.manipulation.grasp import caging_handle
 from jaxmeta.manipulation.scene import (
     ALONG_Y,
@@ -35,12 +35,22 @@ from jaxmeta.manipulation.shaping import (
     length,
     lifted_and_placed,
 )
-from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+from jaxmeta.manipulation.shaping_v1 import (
+    closing,
+    descending,
+    lifted,
+    longest,
+    picking,
+    progress,
+)
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings, Reward
 
 FLAT = (0.707, 0.0, 0.0, 0.707)
 """The wrench lies flat with its handle along x."""
 LIFTED = 0.02
 """Above this height, in metres, the ring is off the table."""
+NEAR = 0.04
+"""Within this the fingers are at the handle, for the version 1 reward, metres."""
 TURNED = (0.7071068, 0.0, 0.0, 0.7071068)
 """How the wrench starts: its frame's -y, along the handle, is the world's x."""
 
@@ -105,10 +115,26 @@ class Nut(ManipulationTask):
         terms = {"grasped": grasped, "placed": placed, "flat": flat}
         return Reward(jnp.where(self.success(now, episode), 10.0, total), terms)
 
+    def reaching(
+        self,
+        now: Readings,
+        episode: Episode,
+        action: Float[Array, "4"],
+        weight: float,
+    ) -> Scalar:
+        """What reaching the handle is worth in version 1."""
+        left = descending(
+            now.tcp, now.object, episode.tcp[2], radius=NEAR, weight=weight
+        )
+        return closing(distance(now.object, now.tcp), action, NEAR) - left
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Assembly(Nut):
-    """Over the peg; solved when the ring is around it, below its top."""
+    """Over the peg; solved when the ring is around it, below its top.
+
+    `episode.landmark` is where the handle starts.
+    """
 
     name = "assembly"
     low = (0.0, 0.6, 0.02, -0.1, 0.75, 0.1)
@@ -121,8 +147,7 @@ class Assembly(Nut):
         return placed(fixture=peg, free=vector[:3], free_quat=TURNED)
 
     def begin(self, vector, first, tcp):
-        del first
-        return Episode(vector[3:], vector[:3], tcp, jnp.zeros(3))
+        return Episode(vector[3:], vector[:3], tcp, first.object)
 
     def placed(self, ring, target):
         # Officially the threshold widens once solved, where the total is 10 anyway.
@@ -131,6 +156,27 @@ class Assembly(Nut):
         error = (target - ring).at[2].set(3.0 * (floor - ring[2]))
         lifted = (ring[2] > LIFTED) | (aside < threshold)
         return lifted_and_placed(lifted, length(error), 0.02, 0.4)
+
+    def reward_v1(self, now, episode, action):
+        ring, rest, lift = now.landmark, episode.landmark[2], 0.1
+        reach = self.reaching(now, episode, action, weight=1.0)
+        apart = distance(now.object, now.tcp)
+        aside = ring[:2] - episode.target[:2]
+        around = (jnp.abs(aside) < 0.03).all()
+        done = around | (lifted(ring[2], rest, lift) & (apart < 0.03))
+        pick = picking(ring[2], rest, lift, near=apart < NEAR, done=done)
+        over = progress(length(aside), longest(episode, rest + lift))
+        down = progress(
+            jnp.abs(ring[2] - rest),
+            rest + lift,
+            slope=2000.0,
+            peak=2000.0,
+            widths=(0.003, 0.0003),
+        )
+        made = jnp.maximum(over + jnp.where(around, down, 0.0), 0.0)
+        place = jnp.where(done, made, 0.0)
+        terms = {"reach": reach, "pick": pick, "place": place}
+        return Reward(reach + pick + place, terms)
 
     def success(self, now, episode):
         aside = distance(now.landmark[:2], episode.target[:2])
@@ -161,6 +207,22 @@ class Disassemble(Nut):
     def placed(self, ring, target):
         goal = target + jnp.array([0.0, 0.0, 0.1])
         return lifted_and_placed(ring[2] > LIFTED, distance(ring, goal), 0.02, 0.2)
+
+    def reward_v1(self, now, episode, action):
+        height, rest, lift = now.object[2], episode.object[2], 0.05
+        reach = self.reaching(now, episode, action, weight=2.0)
+        apart = distance(now.object, now.tcp)
+        done = lifted(height, rest, lift) & (apart < NEAR)
+        pick = picking(height, rest, lift, near=apart < NEAR, done=done)
+        left = distance(now.object, episode.target)
+        made = jnp.maximum(progress(left, longest(episode, rest + lift)), 0.0)
+        place = jnp.where(done & (apart < 0.03), made, 0.0)
+        # Beside the peg, even on the table, reaching and picking count as done.
+        beside = (jnp.abs(now.landmark[:2] - episode.object[:2]) > 0.05).any()
+        reach = jnp.where(beside, 0.0, reach)
+        pick = jnp.where(beside, 100.0 * (rest + lift), pick)
+        terms = {"reach": reach, "pick": pick, "place": place}
+        return Reward(reach + pick + place, terms)
 
     def success(self, now, episode):
         return now.object[2] > episode.target[2]

@@ -2,7 +2,7 @@
 
 `vector` is where the peg starts and where the block stands. `object` is the point to
 grip the peg at, `landmark` the peg's head. `joint` is not read. Yu et al., Meta-World
-(CoRL 2019), version 2 reward.
+(CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from jaxmeta.manipulation.shaping import (
     length,
     prism,
 )
+from jaxmeta.manipulation.shaping_v1 import pick_and_place
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 RADIUS = 0.07
@@ -98,6 +99,20 @@ class PegInsertSide(ManipulationTask):
         total = jnp.where(left <= RADIUS, 10.0, carrying(grasped, held, in_place))
         terms = {"grasped": grasped, "in_place": in_place, "outside": outside}
         return Reward(total, terms)
+
+    def reward_v1(self, now, episode, action):
+        # Officially the gap is that of the grasp, not of the head, once the head is in.
+        head = distance(now.landmark, episode.target)
+        grasp = distance(now.object, episode.target)
+        return pick_and_place(
+            now,
+            episode,
+            action,
+            rest=episode.object[2],
+            lift=0.11,
+            gap=jnp.where(head <= 0.05, grasp, head),
+            weight=1.0,
+        )
 
     def success(self, now, episode):
         return _left(now.landmark, episode.target) <= RADIUS

@@ -2,7 +2,7 @@
 
 `vector` is where the block with the socket stands. `object` is the end of the plug that
 sticks out. `landmark` and `joint` are not read. Yu et al., Meta-World (CoRL 2019),
-version 2 reward.
+rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxmeta.manipulation.grasp import caging
 from jaxmeta.manipulation.scene import At, Box, Capsule, Geometry, placed
 from jaxmeta.manipulation.shaping import closeness, distance
+from jaxmeta.manipulation.shaping_v1 import closing, descending, reach_then
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 PLUGGED = (0.044, 0.0, 0.131)
@@ -83,6 +84,17 @@ class PegUnplugSide(ManipulationTask):
         total = 2.0 * grasped + jnp.where(pulled, 1.0 + 5.0 * in_place, 0.0)
         terms = {"grasped": grasped, "in_place": in_place}
         return Reward(jnp.where(left <= RADIUS, 10.0, total), terms)
+
+    def reward_v1(self, now, episode, action):
+        apart = distance(now.object, now.tcp)
+        reach = closing(apart, action) - descending(
+            now.tcp, now.object, self.hand_start[2], weight=2.0
+        )
+        # Officially only the way left ignores heights, not that at the start.
+        left = distance(now.object[:2], episode.target[:2])
+        start = distance(episode.object, episode.target)
+        pull = reach_then("pull", apart, left, start).terms["pull"]
+        return Reward(reach + pull, {"reach": reach, "pull": pull})
 
     def success(self, now, episode):
         return distance(now.object, episode.target) <= SOLVED

@@ -2,7 +2,7 @@
 
 `vector` is where the puck starts, always the same, and the goal. `object` is the puck;
 `landmark` and `joint` are not read.
-Yu et al., Meta-World (CoRL 2019), version 2 reward.
+Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import dataclasses
 from jaxmeta.manipulation.grasp import caging, holding
 from jaxmeta.manipulation.scene import Box, Geometry
 from jaxmeta.manipulation.shaping import above, both, closeness, distance, funnel
-from jaxmeta.manipulation.tasks.pick_place import Carry
+from jaxmeta.manipulation.tasks.pick_place import Carry, lifting
 
 EMPTY = 0.33
 """An opening of the gripper below which there is no puck in it."""
@@ -67,3 +67,6 @@ class PickOutOfHole(Carry):
         away = distance(now.tcp[:2], episode.object[:2])
         floor = funnel(away, threshold=0.03, scale=0.015, level=0.15)
         return both(in_place, above(now.tcp[2], floor, 0.02))
+
+    def reward_v1(self, now, episode, action):
+        return lifting(now, episode, action, 0.11)

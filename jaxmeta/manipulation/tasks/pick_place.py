@@ -2,7 +2,7 @@
 
 Also what this task shares with the others that bring an object to a goal. `vector` is
 where the puck starts and the goal. `object` is the puck; `landmark` and `joint` are not
-read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+read. Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import abc
@@ -21,6 +21,7 @@ from jaxmeta.manipulation.shaping import (
     distance,
     length,
 )
+from jaxmeta.manipulation.shaping_v1 import pick_and_place
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings, Reward
 
 BEST = 10.0
@@ -137,6 +138,27 @@ def puck_caging(
     )
 
 
+def lifting(
+    now: Readings, episode: Episode, action: Float[Array, "4"], lift: float
+) -> Reward:
+    """The version 1 reward of tasks that lift the object and hold it at the goal.
+
+    Args:
+      now: the readings.
+      episode: what is fixed.
+      action: the action taken.
+      lift: how far the object is to be lifted at least, metres.
+    """
+    return pick_and_place(
+        now,
+        episode,
+        action,
+        rest=episode.object[2],
+        lift=lift,
+        gap=distance(now.object, episode.target),
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PickPlace(Carry):
     """`vector` is the puck's position and the goal."""
@@ -156,3 +178,6 @@ class PickPlace(Carry):
 
     def held(self, now, episode):
         return holding(now, now.object, episode.object, self.reach)
+
+    def reward_v1(self, now, episode, action):
+        return lifting(now, episode, action, 0.04)

@@ -2,7 +2,7 @@
 
 `vector` is where the puck starts and the goal; for pushing both are at the height at
 which the puck rests. `object` is the puck; `landmark` and `joint` are not read.
-Yu et al., Meta-World (CoRL 2019), version 2 reward.
+Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import abc
@@ -20,9 +20,10 @@ from jaxmeta.manipulation.tasks.pick_place import (
     PUCK,
     PUCK_HEIGHT,
     Carry,
+    lifting,
     puck_caging,
 )
-from jaxmeta.manipulation.tasks.push import lying, on_table
+from jaxmeta.manipulation.tasks.push import lying, on_table, pushing
 
 WALL_Y = 0.75
 """From here on, in metres, the puck goes for the goal and no more for the midpoint."""
@@ -94,6 +95,9 @@ class PickPlaceWall(BehindWall):
     def held(self, now, episode):
         return holding(now, now.object, episode.object, self.reach, 0.015)
 
+    def reward_v1(self, now, episode, action):
+        return lifting(now, episode, action, 0.04)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PushWall(BehindWall):
@@ -121,3 +125,7 @@ class PushWall(BehindWall):
 
     def grasp(self, now, episode, action):
         return puck_caging(now, episode, action, "high")
+
+    def reward_v1(self, now, episode, action):
+        del action
+        return pushing(now, episode)

@@ -1,8 +1,9 @@
 """Plate: slide a plate into a cabinet or out of it, away from the robot or sideways.
 
 `vector` is the plate's position, as the rewards take it, and the goal. `object` is the
-plate, which slides on two rails and never turns. `landmark` and `joint` are not read.
-Yu et al., Meta-World (CoRL 2019), version 2 reward.
+plate, which slides on two rails and never turns. `landmark` and `joint` are not read;
+an episode's landmark is where the plate really starts, up to 10 cm from `vector`.
+Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import abc
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jaxmeta.core.types import Scalar
 from jaxmeta.manipulation.scene import At, Box, Geometry, Joint, Vector, placed
 from jaxmeta.manipulation.shaping import both, closeness, distance
+from jaxmeta.manipulation.shaping_v1 import reach_then
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings, Reward
 from jaxmeta.manipulation.tasks.handle import SIDEWAYS, turned_box
 
@@ -79,9 +81,7 @@ class Plate(ManipulationTask):
     inset: ClassVar[float]
 
     def begin(self, vector, first, tcp):
-        # The plate itself starts up to 10 cm from `vector[:3]`.
-        del first
-        return Episode(vector[3:], vector[:3], tcp, jnp.zeros(3))
+        return Episode(vector[3:], vector[:3], tcp, first.object)
 
     def reward(self, now, episode, action):
         del action
@@ -94,6 +94,15 @@ class Plate(ManipulationTask):
         total = self._underway(now, apart, reached, slid)
         total = jnp.where(left < RADIUS, 10.0, total)
         return Reward(total, {"reached": reached, "slid": slid})
+
+    def reward_v1(self, now, episode, action):
+        del action
+        return reach_then(
+            "push",
+            distance(now.object, now.tcp),
+            distance(now.object[:2], episode.target[:2]),
+            distance(episode.landmark[:2], episode.target[:2]),
+        )
 
     def success(self, now, episode):
         return distance(now.object, episode.target) <= 0.07

@@ -2,7 +2,7 @@
 
 `vector` is where the object starts and the goal, both at the height at which the object
 rests rather than at the drawn one. `object` is the puck or the block; `landmark` and
-`joint` are not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+`joint` are not read. Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -13,7 +13,8 @@ from jaxmeta.core.types import Array, Float
 from jaxmeta.manipulation.grasp import pinching
 from jaxmeta.manipulation.scene import Box, Geometry, Placement, placed
 from jaxmeta.manipulation.shaping import Point, distance
-from jaxmeta.manipulation.task import Episode, Readings
+from jaxmeta.manipulation.shaping_v1 import reach_then
+from jaxmeta.manipulation.task import Episode, Readings, Reward
 from jaxmeta.manipulation.tasks.pick_place import (
     BLOCK_HEIGHT,
     PUCK,
@@ -33,6 +34,16 @@ def on_table(vector: Float[Array, "6"], first: Readings, tcp: Point) -> Episode:
     height = first.object[2]
     start, target = vector[:3].at[2].set(height), vector[3:].at[2].set(height)
     return Episode(target, start, tcp, jnp.zeros(3))
+
+
+def pushing(now: Readings, episode: Episode) -> Reward:
+    """The version 1 reward of all tasks that push the object over the table."""
+    return reach_then(
+        "push",
+        distance(now.object, now.tcp),
+        distance(now.object[:2], episode.target[:2]),
+        distance(episode.object[:2], episode.target[:2]),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +70,10 @@ class Push(Carry):
     def on_the_way(self, now, episode, grasp, in_place):
         bonus = 1.0 + 2.0 * grasp + self.carrying * in_place
         return 2.0 * grasp + jnp.where(self.held(now, episode), bonus, 0.0)
+
+    def reward_v1(self, now, episode, action):
+        del action
+        return pushing(now, episode)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,3 +110,7 @@ class PushBack(Carry):
         gained = start - distance(now.object, episode.target)
         closed = now.opening < 0.55
         return super().held(now, episode) & closed & (gained > 0.01)
+
+    def reward_v1(self, now, episode, action):
+        del action
+        return pushing(now, episode)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import distance, tolerance
+from jaxmeta.manipulation.shaping_v1 import progress
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 PUCK = Box((0.02, 0.02, 0.02), mass=0.75)
@@ -47,6 +48,12 @@ class Reach(ManipulationTask):
             "long_tail",
         )
         return Reward(10.0 * in_place, {"in_place": in_place})
+
+    def reward_v1(self, now, episode, action):
+        del action
+        start = distance(episode.tcp, episode.target)
+        reach = jnp.maximum(progress(distance(now.tcp, episode.target), start), 0.0)
+        return Reward(reach, {"reach": reach})
 
     def success(self, now, episode):
         return distance(now.tcp, episode.target) <= RADIUS

@@ -2,7 +2,8 @@
 
 `vector` is where the block starts, at the height at which it rests rather than at the
 drawn one, and the goal, .3 m above the shelf's foot. `object` is the block; `landmark`
-and `joint` are not read. Yu et al., Meta-World (CoRL 2019), version 2 reward.
+and `joint` are not read. Yu et al., Meta-World (CoRL 2019), rewards of versions 2
+and 1.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from jaxmeta.manipulation.grasp import caging, holding
 from jaxmeta.manipulation.scene import Box, Geometry, placed
 from jaxmeta.manipulation.shaping import both
 from jaxmeta.manipulation.task import Episode
-from jaxmeta.manipulation.tasks.pick_place import BLOCK_HEIGHT, Carry
+from jaxmeta.manipulation.tasks.pick_place import BLOCK_HEIGHT, Carry, lifting
 
 BOARD = 0.24
 """Height of the board's middle, metres."""
@@ -85,3 +86,6 @@ class ShelfPlace(Carry):
         less = jnp.clip(in_place - loss, 0.0, 1.0)
         kept = jnp.where(under & (front < y) & (y < target_y), less, in_place)
         return jnp.where(under & (y > target_y), 0.0, kept)
+
+    def reward_v1(self, now, episode, action):
+        return lifting(now, episode, action, 0.04)

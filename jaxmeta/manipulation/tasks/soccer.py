@@ -2,7 +2,7 @@
 
 `vector` is where the ball starts and the middle of the goal. `object` is the ball;
 `landmark` and `joint` are not read.
-Yu et al., Meta-World (CoRL 2019), version 2 reward.
+Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from jaxmeta.manipulation.grasp import pinching
 from jaxmeta.manipulation.scene import Box, Capsule, Geometry, placed
 from jaxmeta.manipulation.shaping import closeness, length
 from jaxmeta.manipulation.tasks.pick_place import Carry
+from jaxmeta.manipulation.tasks.push import pushing
 
 GOAL_DEPTH = 0.1
 """The goal's line is so far in front of its middle, metres."""
@@ -74,3 +75,7 @@ class Soccer(Carry):
     def on_the_way(self, now, episode, grasp, in_place):
         del now, episode
         return 3.0 * grasp + 6.5 * in_place
+
+    def reward_v1(self, now, episode, action):
+        del action
+        return pushing(now, episode)

@@ -3,7 +3,7 @@
 `vector` is where the stick starts and the goal; both heights are fixed and not read
 from it. `object` is the middle of the stick, `second` the flask's handle, `landmark`
 the far end of the stick. `joint` is not read. Yu et al., Meta-World (CoRL 2019),
-version 2 reward.
+rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -14,6 +14,15 @@ import jax.numpy as jnp
 from jaxmeta.manipulation.grasp import caging, holding
 from jaxmeta.manipulation.scene import At, Box, Capsule, Geometry, Joint, placed
 from jaxmeta.manipulation.shaping import both, closeness, distance, length
+from jaxmeta.manipulation.shaping_v1 import (
+    HELD,
+    WIDTHS,
+    closing,
+    lifted,
+    longest,
+    picking,
+    progress,
+)
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 LYING = 0.02
@@ -52,6 +61,7 @@ class Stick(ManipulationTask):
     Attributes:
       goal_height: height of the goal, metres.
       moved: how far from `FLASK` the flask starts along y, metres.
+      widths: of the peaks at the goal in the version 1 reward, square metres.
     """
 
     quat_order = "xyzw"
@@ -59,6 +69,7 @@ class Stick(ManipulationTask):
     object_at = At("free")
     goal_height: ClassVar[float]
     moved: ClassVar[float]
+    widths: ClassVar[tuple[float, float]] = WIDTHS
 
     def place(self, vector):
         return placed(
@@ -76,6 +87,29 @@ class Stick(ManipulationTask):
         start = jnp.append(vector[:2], LYING)
         return Episode(target, start, tcp, jnp.array(FLASK))
 
+    def reward_v1(self, now, episode, action):
+        stick, rest, lift = now.object, episode.object[2], 0.04
+        # Officially the flask is read from the wrong places of the observation: what is
+        # there is the stick's height and two numbers of its orientation.
+        flask = jnp.stack([stick[2], now.quat[1], now.quat[2]])
+        apart, gap = distance(stick, now.tcp), distance(stick, flask)
+        reach = closing(apart, action) - apart
+        done, near = lifted(stick[2], rest, lift), apart < HELD
+        pick = picking(stick[2], rest, lift, near=near, done=done)
+        # From the flask's foot to the stick.
+        way = episode._replace(object=episode.landmark, target=episode.object)
+        to_flask = progress(gap, longest(way, rest + lift))
+        to_goal = progress(
+            distance(flask[:2], episode.target[:2]),
+            distance(episode.landmark[:2], episode.target[:2]),
+            peak=2000.0,
+            widths=self.widths,
+        )
+        made = jnp.maximum(to_flask + jnp.where(gap < 0.05, to_goal, 0.0), 0.0)
+        place = jnp.where(done & near, made, 0.0)
+        terms = {"reach": reach, "pick": pick, "place": place}
+        return Reward(reach + pick + place, terms)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StickPush(Stick):
@@ -87,6 +121,7 @@ class StickPush(Stick):
     goal_low, goal_high = low[3:], high[3:]
     goal_height = 0.132
     moved = 0.0
+    widths = (0.001, 0.0001)
     second_at = At("mechanism", (0.0, 0.0, 0.132))
 
     def reward(self, now, episode, action):

@@ -2,7 +2,7 @@
 
 `vector` is where the block starts; for the hole also a goal, which is not used.
 `object` is the block; `landmark` and `joint` are not read.
-Yu et al., Meta-World (CoRL 2019), version 2 reward.
+Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -10,10 +10,12 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from jaxmeta.core.types import Array, Bool
 from jaxmeta.manipulation.grasp import pinching
 from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import both, distance
-from jaxmeta.manipulation.task import Episode
+from jaxmeta.manipulation.shaping_v1 import reach_then
+from jaxmeta.manipulation.task import Episode, Readings, Reward
 from jaxmeta.manipulation.tasks.pick_place import BLOCK_HEIGHT, Carry
 from jaxmeta.manipulation.tasks.push import lying
 
@@ -94,6 +96,23 @@ class Sweep(Carry):
         del now, episode
         return 2.0 * grasp + 6.0 * both(grasp, in_place)
 
+    def reward_v1(self, now, episode, action):
+        del action
+        off = self.off_table(now, episode)
+        left = distance(now.object[:2], episode.target[:2])
+        made = reach_then(
+            "push",
+            distance(now.object, now.tcp),
+            jnp.where(off, 0.0, left),
+            distance(episode.object[:2], episode.target[:2]),
+        )
+        reach, push = jnp.where(off, 0.0, made.terms["reach"]), made.terms["push"]
+        return Reward(reach + push, {"reach": reach, "push": push})
+
+    def off_table(self, now: Readings, episode: Episode) -> Bool[Array, ""]:
+        """Whether the block has fallen, which is as good as being at the goal."""
+        return now.object[2] < episode.object[2] - 0.05
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepInto(Sweep):
@@ -125,3 +144,7 @@ class SweepInto(Sweep):
     def goal(self, now, episode):
         # At the block's height, so that falling in costs nothing.
         return episode.target.at[2].set(now.object[2])
+
+    def off_table(self, now, episode):
+        y = now.object[1]
+        return super().off_table(now, episode) & (y > 0.4) & (y < 1.0)

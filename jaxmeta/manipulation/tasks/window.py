@@ -2,7 +2,7 @@
 
 `vector` is the position of the window's frame. `object` is a point of the pane's
 handle, on the side that is pushed. `landmark` and `joint` are not read. Yu et al.,
-Meta-World (CoRL 2019), version 2 reward.
+Meta-World (CoRL 2019), rewards of versions 2 and 1.
 """
 
 import dataclasses
@@ -20,12 +20,15 @@ from jaxmeta.manipulation.scene import (
     placed,
 )
 from jaxmeta.manipulation.shaping import Sigmoid, both, distance, nearing
+from jaxmeta.manipulation.shaping_v1 import reach_then
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 RADIUS = 0.05
 """Within this of the goal, in metres along x, the pane is there."""
 REACHED = 0.02
 """Within this of the handle, in metres, the tips are there."""
+SLIDE = 0.2
+"""How far a pane slides, metres."""
 
 # Posts, sill, rails and the pane that stays. Both panes, officially four bars, a glass
 # and a rib, are slabs as thick as the bars; the discs at the roots of the handle are
@@ -46,7 +49,7 @@ PANE = (
     Capsule(0.008, 0.045, (-0.014, -0.095, 0.0), mass=0.0202),
 )
 # Its limits are as hard as the frame, which the pane does not touch here.
-RAIL = Joint((1.0, 0.0, 0.0), 0.0, 0.2, damping=2.0, softness=0.005)
+RAIL = Joint((1.0, 0.0, 0.0), 0.0, SLIDE, damping=2.0, softness=0.005)
 
 
 class Window(ManipulationTask):
@@ -90,6 +93,11 @@ class Window(ManipulationTask):
         )
         return Reward(10.0 * both(reached, moved), {"reached": reached, "moved": moved})
 
+    def reward_v1(self, now, episode, action):
+        del action
+        apart, left = distance(now.object, now.tcp), self._left(now, episode)
+        return reach_then("pull", apart, left, SLIDE, least=-jnp.inf)
+
     def success(self, now, episode):
         return self._left(now, episode) <= RADIUS
 
@@ -104,7 +112,7 @@ class WindowOpen(Window):
     name = "window-open"
     low = (-0.1, 0.7, 0.16)
     high = (0.1, 0.9, 0.16)
-    way = 0.2
+    way = SLIDE
     handle = (-0.04, -0.095, 0.0)
     travel = 0.2
     start = 0.0
@@ -122,6 +130,6 @@ class WindowClose(Window):
     way = 0.0
     handle = (0.21, -0.095, 0.0)
     travel = 0.21
-    start = 0.2
+    start = SLIDE
     object_at = At("mechanism", (handle[0] - start, *handle[1:]))
     sigmoid = "gaussian"
