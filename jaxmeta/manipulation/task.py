@@ -155,6 +155,7 @@ class ManipulationTask(abc.ABC):
         Environments show its total; the terms are for whoever calls this.
         """
 
+    @abc.abstractmethod
     def reward_v1(
         self, now: Readings, episode: Episode, action: Float[Array, "4"]
     ) -> Reward:
@@ -162,7 +163,6 @@ class ManipulationTask(abc.ABC):
 
         Its total jumps where the task's next part begins to count.
         """
-        raise NotImplementedError
 
     @abc.abstractmethod
     def success(self, now: Readings, episode: Episode) -> Bool[Array, ""]:

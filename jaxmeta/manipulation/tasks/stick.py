@@ -12,6 +12,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from jaxmeta.manipulation.grasp import caging, holding
+from jaxmeta.manipulation.observation import frame
 from jaxmeta.manipulation.scene import At, Box, Capsule, Geometry, Joint, placed
 from jaxmeta.manipulation.shaping import both, closeness, distance, length
 from jaxmeta.manipulation.shaping_v1 import (
@@ -91,7 +92,7 @@ class Stick(ManipulationTask):
         stick, rest, lift = now.object, episode.object[2], 0.04
         # Officially the flask is read from the wrong places of the observation: what is
         # there is the stick's height and two numbers of its orientation.
-        flask = jnp.stack([stick[2], now.quat[1], now.quat[2]])
+        flask = frame(self, now)[6:9]
         apart, gap = distance(stick, now.tcp), distance(stick, flask)
         reach = closing(apart, action) - apart
         done, near = lifted(stick[2], rest, lift), apart < HELD
