@@ -16,7 +16,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
@@ -172,15 +172,16 @@ def _train(argv: list[str]) -> None:
     with users_mistakes():
         entry = catalogue.find(name, "experiment")
     _start_jax()
-    from jaxmeta.core.experiment import Experiment
+    from jaxmeta.core.experiment import Experiment, Trainable
 
     with users_mistakes():
-        default = catalogue.make(entry, Experiment)
+        default = catalogue.make(entry, Trainable)
+    kind: Any = type(default)
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Everything:
         options: Annotated[TrainOptions, tyro.conf.arg(name="")]
-        experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+        experiment: Annotated[kind, tyro.conf.arg(name="")]  # pyright: ignore[reportInvalidTypeForm] - known when it is parsed
 
     parsed = parse(
         Everything,
@@ -193,6 +194,10 @@ def _train(argv: list[str]) -> None:
     _check_writers(parsed.options)
     run_dir = parsed.options.run_dir or Path("runs") / entry.name
     experiment = parsed.experiment
+    if parsed.options.diagnostics and not isinstance(experiment, Experiment):
+        raise UserError(
+            f"{name} has no gradients of several tasks, which --diagnostics compares."
+        )
     if parsed.options.diagnostics and experiment.step_metrics is None:
         from jaxmeta.surgery import step_diagnostics
 
@@ -215,23 +220,69 @@ def _check_writers(options: TrainOptions) -> None:
             )
 
 
+class Harness(NamedTuple):
+    """What the commands need of a kind of experiment.
+
+    Attributes:
+      settle: the experiment with what it finds on this machine.
+      check: raises ValueError for all that can be wrong with it, and runs none of it.
+      train: trains a run, given a writer and a progress.
+      measure: test metrics of a trained run.
+      estimate: what it would cost, in lines.
+      unit: what the rate of training counts.
+      measured_on: what the test metrics are an average over.
+      draws: whether its report is drawn when it has finished.
+    """
+
+    settle: Callable[[Any], Any]
+    check: Callable[[Any], Any]
+    train: Callable[..., Any]
+    measure: Callable[..., Any]
+    estimate: Callable[[Any], list[str]]
+    unit: str
+    measured_on: str
+    draws: bool
+
+
+def _harness(experiment) -> Harness:
+    from jaxmeta.core.experiment import Experiment
+
+    if isinstance(experiment, Experiment):
+        from jaxmeta.check import settle_and_check
+        from jaxmeta.core.cost import estimate
+        from jaxmeta.core.fit import fit, measure
+        from jaxmeta.data.source import settle
+
+        of_data = lambda found: dataclasses.replace(found, source=settle(found.source))
+        draws = experiment.step_metrics is not None
+        return Harness(
+            *(of_data, settle_and_check, fit, measure, estimate),
+            *("tasks", "tasks", draws),
+        )
+    from jaxmeta.rl.learn import check, estimate, learn, measure
+
+    return Harness(
+        *(lambda found: found, check, learn, measure, estimate),
+        *("steps", "episodes", True),
+    )
+
+
 def _check(experiment, run_dir: Path | None = None):
     """Finds all that can be wrong with an experiment, and runs none of it."""
     import jax
 
-    from jaxmeta.check import settle_and_check
     from jaxmeta.core.run import Run
-    from jaxmeta.data.source import settle
 
     try:
         jax.devices()
     except RuntimeError as error:
         raise UserError(f"JAX finds no device to run on: {one_line(error)}") from error
+    harness = _harness(experiment)
     with users_mistakes():
-        settled = dataclasses.replace(experiment, source=settle(experiment.source))
+        settled = harness.settle(experiment)
         if run_dir is not None:  # first what needs no data at all
             Run.check(run_dir, settled)
-        return settle_and_check(settled)
+        return harness.check(settled)
 
 
 def _train_run(experiment, run_dir: Path, options: TrainOptions) -> None:
@@ -263,23 +314,26 @@ def _train_run(experiment, run_dir: Path, options: TrainOptions) -> None:
             name = f"{run_dir.name}-{config_hash(config)}"
             members.append(WandbWriter(run_dir, name, config))
         writer = Writers(tuple(members))
-        progress = Progress(experiment.steps)
+        harness = _harness(experiment)
+        progress = Progress(experiment.steps, unit=harness.unit)
         try:
-            measured = complete(run, writer, progress)
+            measured = complete(run, writer, progress, harness.train, harness.measure)
         finally:
             progress.close()
             writer.close()
-        if experiment.step_metrics is not None:
+        if harness.draws:
             from jaxmeta.report.render import render
 
             render(run_dir)
     _print_result(run, measured)
-    if experiment.step_metrics is not None:
+    if harness.draws:
         print(f"written to {run_dir}: report.md and its pictures.")
 
 
 def _print_result(run, result) -> None:
     from jaxmeta.report import terminal
+
+    of = _harness(run.experiment).measured_on
 
     rows = [
         (
@@ -291,7 +345,7 @@ def _print_result(run, result) -> None:
         )
         for name, value in result.items()
     ]
-    columns = ("test metric", "mean", "95 % over tasks", "range", "tasks")
+    columns = ("test metric", "mean", f"95 % over {of}", "range", of)
     terminal.print_table(terminal.make_table(str(run.directory), columns, rows))
 
 
@@ -299,10 +353,9 @@ def _dry_run(experiment) -> None:
     import json
 
     from jaxmeta.core.config import to_json
-    from jaxmeta.core.cost import estimate
 
     print(json.dumps(to_json(experiment), indent=2))
-    for line in estimate(experiment):
+    for line in _harness(experiment).estimate(experiment):
         print(line)
 
 
@@ -314,7 +367,6 @@ def _evaluate(argv: list[str]) -> None:
             f"--num-tasks must be from 1 to {2**31 - 1}, got {options.num_tasks}."
         )
     _start_jax()
-    from jaxmeta.core.fit import measure
     from jaxmeta.core.metrics import interval
     from jaxmeta.core.run import Run
 
@@ -322,6 +374,7 @@ def _evaluate(argv: list[str]) -> None:
         run = Run.load(options.run, options.trust)
     _check(run.experiment)
     with failures(), users_mistakes():
+        measure = _harness(run.experiment).measure
         values = measure(run, num_tasks=options.num_tasks)
     _print_result(run, {name: interval(rows) for name, rows in values.items()})
 

@@ -74,7 +74,7 @@ def describe(path: Path) -> Entry:
             "Python file with one of them."
         )
     return Entry(
-        name=path.stem.replace("_", "-"),
+        name=_name(path),
         path=path,
         kind="table" if "get_table" in functions else "experiment",
         what=(ast.get_docstring(tree) or "").split("\n")[0],
@@ -83,9 +83,17 @@ def describe(path: Path) -> Entry:
     )
 
 
+def _name(path: Path) -> str:
+    """`manipulation/reach-ppo` of what is shipped, else the file's own name."""
+    path = path.resolve().with_suffix("")
+    shipped = path.is_relative_to(config_dir().resolve())
+    name = path.relative_to(config_dir().resolve()) if shipped else Path(path.name)
+    return name.as_posix().replace("_", "-")
+
+
 def entries() -> list[Entry]:
     """All shipped configs, by name."""
-    paths = sorted(config_dir().glob("*.py"))
+    paths = sorted(config_dir().rglob("*.py"))
     return [describe(path) for path in paths if not path.name.startswith("_")]
 
 
@@ -159,9 +167,9 @@ def make(entry: Entry, wanted: type[Made], *arguments: Any) -> Made:
     except Exception as error:
         raise _failure(entry, error) from error
     if not isinstance(made, wanted):
+        kind = {"table": "a Table", "experiment": "an Experiment"}[entry.kind]
         raise ValueError(
-            f"{entry.path}: {name}() returns {made!r:.60}; it must return "
-            f"a{'n' * (wanted.__name__[0] in 'AEIOU')} {wanted.__name__}."
+            f"{entry.path}: {name}() returns {made!r:.60}; it must return {kind}."
         )
     return made
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import optax
 
@@ -124,6 +124,26 @@ class Checkpointing:
     def __post_init__(self):
         _at_least(0, every=self.every)
         _at_least(2, keep=self.keep)
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What a run directory holds: a frozen dataclass that says how it is saved."""
+
+    @property
+    def steps(self) -> int:
+        """Steps until it has finished."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Root of every random number of the run."""
+        ...
+
+    @property
+    def checkpoint(self) -> Checkpointing:
+        """When the run is saved."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

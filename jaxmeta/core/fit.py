@@ -129,7 +129,7 @@ def make_advance(experiment: Experiment) -> Advance:
     return walk
 
 
-def fit(run: Run, writer: Writer, progress: Progress) -> TrainState:
+def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:
     """Trains until `experiment.steps`, from the newest checkpoint if there is one.
 
     The order below matters: the metrics of a step are on disk before its checkpoint
@@ -213,7 +213,7 @@ def _is_json(value: Values) -> bool:
 class Validation:
     """Measures a state on the validation tasks and keeps the best one seen."""
 
-    def __init__(self, run: Run, like: TrainState):
+    def __init__(self, run: Run[Experiment], like: TrainState):
         self._settings, self._steps = run.experiment.evaluation, run.experiment.steps
         self._best, self._best_value = run.best, None
         try:
@@ -271,7 +271,7 @@ def _last_good(latest: Checkpoints, step: int, skipped: int) -> str:
     )
 
 
-def measure(run: Run, *, num_tasks: int | None = None) -> TaskValues:
+def measure(run: Run[Experiment], *, num_tasks: int | None = None) -> TaskValues:
     """Test metrics of a trained run, one value per held-out task.
 
     Uses the last state or the best validated one, as the experiment says.
@@ -305,7 +305,13 @@ def _spreads(values: TaskValues) -> dict[str, Interval]:
         return {name: interval(rows) for name, rows in values.items()}
 
 
-def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval]:
+def complete(
+    run: Run,
+    writer: Writer,
+    progress: Progress,
+    train: Callable[[Run, Writer, Progress], Any] = fit,
+    measure: Callable[[Run], TaskValues] = measure,
+) -> dict[str, Interval]:
     """Trains a run to its end, measures it on test tasks and writes its result.
 
     A run that is already finished is not touched.
@@ -314,6 +320,8 @@ def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval
       run: where it is kept, and what is trained.
       writer: takes the metrics.
       progress: shows them.
+      train: how it is trained.
+      measure: how it is measured.
 
     Returns:
       Mean, interval over tasks and extremes of every test metric.
@@ -321,7 +329,7 @@ def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval
     if not run.finished:
         write_card = run.keep_card()
         try:
-            fit(run, writer, progress)
+            train(run, writer, progress)
             values = measure(run)
         except BaseException:
             # What ended it must be told, not that the card could not be written.

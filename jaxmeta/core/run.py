@@ -18,14 +18,16 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from zipfile import BadZipFile
 
 import jax
 
 from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
 from jaxmeta.core.config import TRUSTED, config_hash, differences, from_json, to_json
-from jaxmeta.core.experiment import Experiment
+from jaxmeta.core.experiment import Trainable
+
+Trained = TypeVar("Trained", bound=Trainable)
 
 PACKAGES = ("jaxmeta", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 
@@ -129,7 +131,7 @@ def hardware() -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(Generic[Trained]):
     """One run directory.
 
     Attributes:
@@ -138,10 +140,10 @@ class Run:
     """
 
     directory: Path
-    experiment: Experiment
+    experiment: Trained
 
     @classmethod
-    def open(cls, directory: Path, experiment: Experiment) -> "Run":
+    def open(cls, directory: Path, experiment: Trained) -> "Run[Trained]":
         """Makes the directory, or opens it again for the same experiment.
 
         Raises:
@@ -162,7 +164,7 @@ class Run:
         return run
 
     @classmethod
-    def check(cls, directory: Path, experiment: Experiment) -> None:
+    def check(cls, directory: Path, experiment: Trained) -> None:
         """Raises what `open` would, and writes nothing.
 
         Raises:
@@ -190,7 +192,7 @@ class Run:
             )
 
     @classmethod
-    def load(cls, directory: Path, trust: Sequence[str] = ()) -> "Run":
+    def load(cls, directory: Path, trust: Sequence[str] = ()) -> "Run[Any]":
         """Opens a finished or interrupted run from its own configuration.
 
         Args:
@@ -214,9 +216,10 @@ class Run:
                 f"{path} is damaged, of another version, or cannot be read here: "
                 f"{error}"
             ) from error
-        if not isinstance(experiment, Experiment):
+        if not isinstance(experiment, Trainable):
             raise ValueError(f"{path} is damaged: it does not describe an experiment.")
-        return cls(Path(directory), experiment)
+        run: Run[Any] = Run(Path(directory), experiment)
+        return run
 
     @property
     def config_path(self) -> Path:

@@ -82,7 +82,9 @@ class ManipulationEnv(Env):
     `observation.observe` says, with the task's one-hot number after it if asked for.
     `state.done` is 1 after 500 steps; `state.info["truncation"]` says that it was for
     the time, which is always so: success does not end an episode. `state.metrics` has
-    `success` (now) and `solved` (at any step so far). A step after the end goes on.
+    `success` (now) and `solved`, 1 at the first step that succeeds: summed over an
+    episode, as Brax does, it says whether the episode was solved. A step after the end
+    goes on.
 
     `reset`, and the automatic reset of `training.wrap`, draw goals from the boxes of
     the tasks; `reset_to` takes a goal of a suite. For training on a meta-learning suite
@@ -234,13 +236,14 @@ class ManipulationEnv(Env):
         )
         now = self._read(play.task, data)
         judged = self._judge(play.task, now, play.before, play.episode, action)
-        solved = play.solved | judged.success
+        first = judged.success & ~play.solved
+        solved = play.solved | first
         steps = play.steps + 1
         done = (steps >= HORIZON).astype(jnp.float32)
         play = play._replace(goal=goal, before=judged.seen, steps=steps, solved=solved)
         metrics = {
             "success": judged.success.astype(jnp.float32),
-            "solved": solved.astype(jnp.float32),
+            "solved": first.astype(jnp.float32),
         }
         return dataclasses.replace(
             state,

@@ -226,8 +226,8 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
         f'<option timestep="{timestep}" iterations="2" ls_iterations="4" '
         'solver="Newton" cone="pyramidal" jacobian="dense" integrator="Euler">'
         '<flag eulerdamp="disable"/></option>',
-        '<custom><numeric name="max_contact_points" data="16"/>'
-        '<numeric name="max_geom_pairs" data="6"/></custom>',
+        '<custom><numeric name="max_contact_points" data="10"/>'
+        '<numeric name="max_geom_pairs" data="3"/></custom>',
         '<default><geom contype="0" conaffinity="0"/></default><worldbody>',
         f'<geom name="floor" type="plane" size="2 2 .1" pos="0 0 {geometry.floor}"/>',
         *_boxes("wall", geometry.walls, NUM_WALLS),

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from brax.envs.base import Env, State, Wrapper
 from brax.envs.wrappers.training import EpisodeWrapper, VmapWrapper
 
@@ -95,6 +96,8 @@ def supply_removed() -> None:
 
 
 def _put_replicated(tree: Any, devices: Sequence[Any]) -> Any:
-    """Every leaf with a leading axis over the devices, which `pmap` spreads."""
+    """Every leaf with a leading axis over the devices, one row on each."""
+    mesh = jax.sharding.Mesh(np.array(devices), ("devices",))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
     copies = lambda x: jnp.broadcast_to(x, (len(devices), *jnp.shape(x)))
-    return jax.tree.map(copies, tree)
+    return jax.device_put(jax.tree.map(copies, tree), spread)

@@ -1,0 +1,76 @@
+"""What can be wrong with a run of an agent, and what its commands say."""
+
+import jax
+import pytest
+
+from jaxmeta.cli import main
+from jaxmeta.core.config import from_json, to_json
+from jaxmeta.core.experiment import Checkpointing
+from jaxmeta.manipulation.suites import Suite
+from jaxmeta.rl.control import Control
+from jaxmeta.rl.learn import check, estimate
+from jaxmeta.rl.ppo import Ppo
+
+REACH = Suite(name="MT1", task="reach")
+
+
+def test_a_control_is_json_and_back():
+    control = Control(suite=REACH, agent=Ppo(policy_layers=(8,)), steps=7)
+    assert from_json(to_json(control)) == control
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Control(suite=REACH, steps=0), "steps must be >= 1, got 0"),
+        (lambda: Control(suite=REACH, seed=-1), "seed must be from 0 .* got -1"),
+        (
+            lambda: Control(suite=REACH, checkpoint=Checkpointing(every=5)),
+            "checkpoint.every must be 0",
+        ),
+        (
+            lambda: Ppo(num_envs=3, batch_size=4, num_minibatches=2),
+            r"multiple of num_envs \(3\), got 4 \* 2",
+        ),
+        (lambda: Ppo(num_epochs=0), "num_epochs must be >= 1, got 0"),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_environments_divide_over_the_devices():
+    agent = Ppo(num_envs=2, batch_size=2, num_minibatches=1)
+    devices = jax.local_device_count()
+    with pytest.raises(ValueError, match=f"multiple of the {devices} devices, got 2"):
+        check(Control(suite=REACH, agent=agent))
+
+
+def test_only_multi_task_suites_tell_the_task():
+    several, hidden = Suite(name="MT10"), Suite(name="ML10")
+    assert Control(suite=REACH).env("train").observation_size == 39
+    assert Control(suite=several).env("train").observation_size == 49
+    assert Control(suite=hidden).env("train").observation_size == 39
+    assert Control(suite=hidden).env("test").hidden_goal
+
+
+def test_size_is_told_before_training():
+    lines = estimate(Control(suite=REACH, agent=Ppo(policy_layers=(8,)), steps=30_000))
+    policy = 40 * 8 + 9 * 8  # mean and deviation of four actions
+    value = 40 * 128 + 129 * 128 + 129
+    assert lines == [
+        f"parameters: {policy + value:,}",
+        "updates: 2 of 20,480 steps",
+    ]
+
+
+def test_dry_run_and_diagnostics(capsys):
+    main(["train", "manipulation/reach_ppo", "--dry-run"])
+    out = capsys.readouterr().out
+    assert '"task": "reach"' in out
+    assert "steps" in out.splitlines()[-1]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "manipulation/reach-ppo", "--diagnostics"])
+    assert stop.value.code == 2
+    assert "no gradients of several tasks" in capsys.readouterr().err
