@@ -6,6 +6,9 @@ environment that has it.
 
     python tests/parity/closed_loop.py --official mw/lib/python3.11/site-packages \\
         --recordings tests/parity/recordings --tasks door-open --trace
+
+With `--gif DIR` the first episode of each task is drawn into `DIR/TASK.gif`, half as
+fast as it happens.
 """
 
 import argparse
@@ -17,13 +20,16 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from jaxmeta.manipulation.env import ManipulationEnv
 from jaxmeta.manipulation.hand import AT_RESET, pull
 from jaxmeta.manipulation.observation import clipped, frame, observe
 from jaxmeta.manipulation.physics import compile_scene
+from jaxmeta.manipulation.render import Renderer, save_gif
 from jaxmeta.manipulation.sensors import Poses, read, views_of
 from jaxmeta.manipulation.tasks import TASKS
 
 SUBSTEPS, HORIZON = 5, 500
+EVERY, FPS = 2, 20  # of 80 steps a second
 
 
 def poses(model, data):
@@ -102,11 +108,17 @@ class Loop:
         )
         return np.asarray(obs), float(reward), bool(success)
 
+    def draw(self, renderer):
+        fixture = self.model.body("fixture").pos
+        return renderer.draw(0, self.data.qpos, fixture, np.array(self.episode.target))
 
-def play(loop, vector, policy, *, trace=False, stop=True):
+
+def play(loop, vector, policy, *, trace=False, stop=True, watch=None):
     """Whether any step of an episode succeeds, and its length and return."""
     obs, total, solved = loop.reset(vector), 0.0, None
     for i in range(HORIZON):
+        if watch is not None and i % EVERY == 0:
+            watch(loop)
         action = np.clip(policy.get_action(obs.copy()), -1, 1).astype(np.float32)
         obs, reward, success = loop.step(action)
         total += reward
@@ -124,6 +136,16 @@ def play(loop, vector, policy, *, trace=False, stop=True):
     return solved is not None, i + 1, total
 
 
+def film(loop, vector, policy, path):
+    """An episode up to its success as a GIF, which then rests for a second."""
+    renderer = Renderer(ManipulationEnv([loop.task.name]), 400, 300)
+    frames = []
+    watch = lambda loop: frames.append(loop.draw(renderer))
+    play(loop, vector, policy, watch=watch)
+    watch(loop)
+    save_gif(path, [*frames, *frames[-1:] * FPS], FPS)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--official", type=Path, default=None)
@@ -131,6 +153,7 @@ def main():
     parser.add_argument("--tasks", nargs="*", default=None)
     parser.add_argument("--trace", action="store_true")
     parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--gif", type=Path, default=None)
     options = parser.parse_args()
     if options.official:
         sys.path.append(str(options.official))
@@ -141,6 +164,9 @@ def main():
         with np.load(options.recordings / f"{name}.npz") as rows:
             vectors = np.unique(rows["vector"], axis=0)[: options.episodes]
         loop, policy = Loop(task), ENV_POLICY_MAP[f"{name}-v3"]()
+        if options.gif:
+            options.gif.mkdir(parents=True, exist_ok=True)
+            film(loop, vectors[0], policy, options.gif / f"{name}.gif")
         results = [play(loop, v, policy, trace=options.trace) for v in vectors]
         solved, lengths, _ = map(np.array, zip(*results, strict=True))
         print(
