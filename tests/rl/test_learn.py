@@ -1,4 +1,4 @@
-"""Training an agent: its run directory, going on, and what its result is an average of."""
+"""Training an agent: its run directory, going on, and what its result is."""
 
 import dataclasses
 import json
