@@ -220,6 +220,7 @@ def _check(experiment, run_dir: Path | None = None):
     import jax
 
     from jaxmeta.check import settle_and_check
+    from jaxmeta.core.measurement import Measurement
     from jaxmeta.core.run import Run
     from jaxmeta.data.source import settle
 
@@ -228,6 +229,8 @@ def _check(experiment, run_dir: Path | None = None):
     except RuntimeError as error:
         raise UserError(f"JAX finds no device to run on: {one_line(error)}") from error
     with users_mistakes():
+        if isinstance(experiment, Measurement):
+            return experiment.check()
         settled = dataclasses.replace(experiment, source=settle(experiment.source))
         if run_dir is not None:  # first what needs no data at all
             Run.check(run_dir, settled)
@@ -331,6 +334,7 @@ def _reproduce(argv: list[str]) -> None:
     _use(options.data)
     _start_jax()
     from jaxmeta.core import catalogue
+    from jaxmeta.core.run import read_json
     from jaxmeta.core.table import Table
     from jaxmeta.report import terminal
     from jaxmeta.report.reproduce import check, reproduce
@@ -360,6 +364,9 @@ def _reproduce(argv: list[str]) -> None:
             on_cell=lambda record: say(terminal.line(record)),
         )
     terminal.show(table.title, records)
+    if breakdown := read_json(run_dir / "card.json")["breakdown"]:
+        print()
+        terminal.print_table(terminal.make_table("", breakdown[0], breakdown[1:]))
     print(
         f"written to {run_dir}: report.md, table.json, metrics.jsonl and the figures."
     )

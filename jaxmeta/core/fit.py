@@ -17,6 +17,7 @@ import numpy as np
 from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
 from jaxmeta.core.evaluate import Evaluator, TaskValues, make_evaluator
 from jaxmeta.core.experiment import Experiment
+from jaxmeta.core.measurement import Measurement
 from jaxmeta.core.metrics import (
     Interval,
     Metrics,
@@ -308,10 +309,11 @@ def _spreads(values: TaskValues) -> dict[str, Interval]:
 def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval]:
     """Trains a run to its end, measures it on test tasks and writes its result.
 
-    A run that is already finished is not touched.
+    A run of a `Measurement` is only measured. A run that is already finished is not
+    touched.
 
     Args:
-      run: where it is kept, and what is trained.
+      run: where it is kept, and what is trained or measured.
       writer: takes the metrics.
       progress: shows them.
 
@@ -321,8 +323,13 @@ def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval
     if not run.finished:
         write_card = run.keep_card()
         try:
-            fit(run, writer, progress)
-            values = measure(run)
+            if isinstance(run.experiment, Measurement):
+                values = run.experiment.measure(progress)
+                means = {name: float(rows.mean()) for name, rows in values.items()}
+                writer.write(run.experiment.steps, means)
+            else:
+                fit(run, writer, progress)
+                values = measure(run)
         except BaseException:
             # What ended it must be told, not that the card could not be written.
             with contextlib.suppress(OSError):

@@ -18,7 +18,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from zipfile import BadZipFile
 
 import jax
@@ -26,8 +26,23 @@ import jax
 from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
 from jaxmeta.core.config import TRUSTED, config_hash, differences, from_json, to_json
 from jaxmeta.core.experiment import Experiment
+from jaxmeta.core.measurement import Measurement
 
-PACKAGES = ("jaxmeta", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+Work = TypeVar("Work", bound=Experiment | Measurement)
+"""What a run directory belongs to."""
+
+PACKAGES = (
+    "jaxmeta",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "numpy",
+    "orbax-checkpoint",
+    "mujoco",
+    "mujoco-mjx",
+    "brax",
+)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -128,8 +143,13 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def cpu_seconds() -> float:
+    """Processor time of this process, and of those it has started and seen end."""
+    return time.process_time() + sum(os.times()[2:4])
+
+
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(Generic[Work]):
     """One run directory.
 
     Attributes:
@@ -138,10 +158,10 @@ class Run:
     """
 
     directory: Path
-    experiment: Experiment
+    experiment: Work
 
     @classmethod
-    def open(cls, directory: Path, experiment: Experiment) -> "Run":
+    def open(cls, directory: Path, experiment: Work) -> "Run[Work]":
         """Makes the directory, or opens it again for the same experiment.
 
         Raises:
@@ -162,7 +182,7 @@ class Run:
         return run
 
     @classmethod
-    def check(cls, directory: Path, experiment: Experiment) -> None:
+    def check(cls, directory: Path, experiment: Work) -> None:
         """Raises what `open` would, and writes nothing.
 
         Raises:
@@ -190,7 +210,7 @@ class Run:
             )
 
     @classmethod
-    def load(cls, directory: Path, trust: Sequence[str] = ()) -> "Run":
+    def load(cls, directory: Path, trust: Sequence[str] = ()) -> "Run[Experiment]":
         """Opens a finished or interrupted run from its own configuration.
 
         Args:
@@ -215,8 +235,11 @@ class Run:
                 f"{error}"
             ) from error
         if not isinstance(experiment, Experiment):
-            raise ValueError(f"{path} is damaged: it does not describe an experiment.")
-        return cls(Path(directory), experiment)
+            raise ValueError(
+                f"{path} does not describe an experiment; there is nothing trained in "
+                "it, or it is damaged."
+            )
+        return Run(Path(directory), experiment)
 
     @property
     def config_path(self) -> Path:
@@ -234,7 +257,7 @@ class Run:
         return self.directory / "result.json"
 
     @property
-    def latest(self) -> Checkpoints:
+    def latest(self: "Run[Experiment]") -> Checkpoints:
         """The newest checkpoints."""
         keep = self.experiment.checkpoint.keep
         return Checkpoints(self.directory / "checkpoints" / "latest", keep)
@@ -256,7 +279,7 @@ class Run:
           A function that writes it again, with the seconds that have passed since.
         """
         path = self.directory / "card.json"
-        started, cpu_started = time.time(), time.process_time()
+        started, cpu_started = time.time(), cpu_seconds()
         try:
             before = read_json(path)
         except ValueError:  # the first start, or a damaged card
@@ -265,7 +288,7 @@ class Run:
         config = to_json(self.experiment)
 
         def write():
-            wall, cpu = time.time() - started, time.process_time() - cpu_started
+            wall, cpu = time.time() - started, cpu_seconds() - cpu_started
             card = {
                 "config_hash": config_hash(config),
                 "seed": self.experiment.seed,

@@ -80,6 +80,7 @@ def table_report(records: Sequence[Record], card: Record) -> str:
     hardware, versions = card["hardware"], card["versions"]
     seeds = len(card["seeds"])
     tasks = sorted({record["tasks_per_seed"] for record in records})
+    breakdown = card["breakdown"]
     lines = [
         f"# {card['title']}",
         "",
@@ -90,6 +91,7 @@ def table_report(records: Sequence[Record], card: Record) -> str:
         f"{card['measured_on']}. The interval over tasks says how much these differ, "
         "the interval over seeds how much training runs do.",
         *(text for note in card["notes"] for text in ("", note)),
+        *(("", markdown_table(breakdown[0], breakdown[1:])) if breakdown else ()),
         *(text for name in card["figures"] for text in ("", f"![{name}]({name})")),
         "",
         f"`{card['command']}`, revision {', '.join(card['git_revisions'])}, "

@@ -1,0 +1,135 @@
+"""Meta-World's scripted policies in our environment and in the official one."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxmeta.core.table import Cell, Runs, Table
+from jaxmeta.manipulation.official import VARIABLE, VERSION
+from jaxmeta.manipulation.parity import ScriptedPlay
+from jaxmeta.manipulation.physics import Physics
+from jaxmeta.manipulation.suites import Suite
+
+PAPER = "Yu et al. 2019 (arXiv 1910.10897); McLean et al. 2025, Meta-World+"
+COST = "--quick: 5 min, full: 15 min on 2 CPU cores; the official package installed"
+
+OFFICIAL, FAITHFUL, FAST = "official", "faithful", "fast"
+PHYSICS = {
+    OFFICIAL: (None, f"metaworld {VERSION} and its MuJoCo"),
+    FAITHFUL: (Physics(), "5 x 2.5 ms a step"),
+    FAST: (Physics(timestep=0.0125, substeps=1), "1 x 12.5 ms a step"),
+}
+COLUMN = "MT50"
+GOOD, LEAST, MEAN = 0.85, 0.5, 0.93
+"""Shares of successes aimed at: of most tasks, of every task, of all."""
+SHARE_GOOD = 46 / 50
+"""Of the tasks should be good."""
+
+
+def measured(runs: Runs, num_tasks: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Success and steps, `[task, goal]` each, of the rows that were run."""
+    found = {}
+    for (row, _), directory in runs.items():
+        with np.load(directory / "test_tasks.npz") as values:
+            found[row] = tuple(
+                values[name].reshape(num_tasks, -1) for name in ("success", "steps")
+            )
+    return found
+
+
+def text_of(success: np.ndarray, steps: np.ndarray) -> str:
+    """The share of a task's episodes that succeed, and their mean steps until then."""
+    solved = success > 0
+    mean = f" in {steps[solved].mean():.0f}" if solved.any() else ""
+    return f"{solved.mean():.2f}{mean}"
+
+
+def breakdown(
+    tasks: Sequence[str], claims: bool, runs: Runs
+) -> Sequence[Sequence[str]]:
+    """Every task a line, then what is aimed at, with a verdict on the faithful mode."""
+    found = measured(runs, len(tasks))
+    shares = {row: success.mean(axis=1) for row, (success, _) in found.items()}
+    aims = {
+        f"tasks at {GOOD:.2f} or more": (
+            lambda share: (share >= GOOD).sum(),
+            int(np.ceil(SHARE_GOOD * len(tasks))),
+            "d",
+        ),
+        "least of all tasks": (np.min, LEAST, ".2f"),
+        "mean": (np.mean, MEAN, ".3f"),
+    }
+    lines = [
+        [name, *(text_of(success[i], steps[i]) for success, steps in found.values())]
+        for i, name in enumerate(tasks)
+    ]
+    for name, (statistic, aim, form) in aims.items():
+        line = [f"{name} (aim: {aim:{form}})" if claims else name]
+        for row, share in shares.items():
+            value = statistic(share)
+            verdict = "holds" if value >= aim else "misses"
+            line.append(f"{value:{form}}{f' {verdict}' * (claims and row == FAITHFUL)}")
+        lines.append(line)
+    return [["task: success, steps to it", *found], *lines]
+
+
+def findings(tasks: Sequence[str], runs: Runs) -> list[str]:
+    """Where few episodes succeed, and what the fast physics costs."""
+    found = measured(runs, len(tasks))
+    shares = {row: success.mean(axis=1) for row, (success, _) in found.items()}
+    named = lambda which: ", ".join(np.array(tasks)[which]) or "none"
+    lines = [
+        f"Below {GOOD:.2f}, {row}: {named(share < GOOD)}."
+        for row, share in shares.items()
+    ]
+    if FAITHFUL in shares and FAST in shares:
+        lost = shares[FAITHFUL] - shares[FAST]
+        lines.append(
+            f"The fast physics costs {lost.mean():.3f} of the mean; it loses more than "
+            f".10 on {named(lost > 0.1)}, and gains as much on {named(lost < -0.1)}."
+        )
+    return lines
+
+
+def make_table(tasks: Sequence[str], num_goals: int, *, claims: bool) -> Table:
+    """The table on some tasks and goals; `claims` says whether aims are judged."""
+    tasks = tuple(tasks)
+    play = lambda physics, seed: ScriptedPlay(
+        physics=physics, tasks=tasks, num_goals=num_goals, seed=seed
+    )
+    judged = {"accept": lambda source: (MEAN, 1.0), "claim": f"at least {MEAN:.2f}"}
+    too_few = "" if claims else f" {num_goals} are too few to judge aims by."
+    return Table(
+        title="Meta-World, the official scripted policies: share of episodes that "
+        "succeed at some step",
+        source="none; the official package is measured by the same command",
+        metric="success",
+        cells=tuple(
+            Cell(
+                row=row,
+                column=COLUMN,
+                experiment=functools.partial(play, physics),
+                protocol=f"{how}, {num_goals} goals a task",
+                **(judged if claims and row == FAITHFUL else {}),
+            )
+            for row, (physics, how) in PHYSICS.items()
+        ),
+        seeds=1,
+        measured_on=f"episodes, {num_goals} of each of {len(tasks)} tasks",
+        notes=(
+            f"The policies are the official ones, called from the package's own "
+            f"environment (${VARIABLE}) with what is seen here, and never tuned on "
+            f"ours. Every task plays the first {num_goals} goals of MT50 (seed 42), "
+            f"the same in every row; another seed plays the next ones.{too_few}",
+            "Steps are the mean of the episodes that succeed.",
+        ),
+        findings=functools.partial(findings, tasks),
+        breakdown=functools.partial(breakdown, tasks, claims),
+    )
+
+
+def get_table(quick: bool) -> Table:
+    """The table; `quick` plays 3 goals of every task instead of 20."""
+    tasks = Suite(name="MT50").tasks
+    return make_table(tasks, 3 if quick else 20, claims=not quick)
