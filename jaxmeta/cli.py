@@ -1,4 +1,4 @@
-"""The command line: `jaxmeta list | train | evaluate | reproduce | report`.
+"""The command line: `jaxmeta list | train | evaluate | reproduce | report | bench`.
 
 The only place that sets environment variables. JAX is imported by the commands that
 need it, so that help and `list` answer at once.
@@ -28,6 +28,8 @@ from jaxmeta.failures import (
     users_mistakes,
 )
 from jaxmeta.options import (
+    BENCHES,
+    BenchOptions,
     DataOptions,
     EvaluateOptions,
     ListOptions,
@@ -50,6 +52,7 @@ commands:
   evaluate RUN      measure a trained run on held-out tasks
   reproduce TABLE   run a published table, ours beside the paper's
   report RUN...     render runs and tables as Markdown and PNG
+  bench NAME        measure speed on this machine
 
 `jaxmeta COMMAND --help` lists the options of a command, and
 `jaxmeta train CONFIG --help` every field of an experiment.
@@ -389,10 +392,37 @@ def _report(argv: list[str]) -> None:
                 ) from error
 
 
+def _bench(argv: list[str]) -> None:
+    if not argv:
+        known = "; ".join(f"{name}: {what}" for name, what in BENCHES.items())
+        raise UserError(f"which NAME? There is {known}, as in `jaxmeta bench env`.")
+    options = parse(BenchOptions, argv, "jaxmeta bench")
+    if (out := options.out) and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise UserError(f"--out {out} must be a file in a directory that is there.")
+    # XLA otherwise says at length what it loads from the compilation cache.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _start_jax()
+    from jaxmeta.core.run import git_revision, hardware, versions, write_json
+    from jaxmeta.manipulation import bench
+    from jaxmeta.report import terminal
+
+    with failures(), users_mistakes():
+        found = bench.measure(options.num_envs, say=say)
+        if out:
+            card = {"versions": versions(), "hardware": hardware()}
+            command = shlex.join(["jaxmeta", "bench", *argv])
+            card |= {"git_revision": git_revision(), "command": command}
+            write_json(out, {**found, **card})
+    header, *rows = bench.lines(found)
+    title = f"Manipulation, random actions, on {found['device']}"
+    terminal.print_table(terminal.make_table(title, header, rows))
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": _list,
     "train": _train,
     "evaluate": _evaluate,
     "reproduce": _reproduce,
     "report": _report,
+    "bench": _bench,
 }

@@ -19,7 +19,7 @@ from jaxmeta.networks.conv import Conv4
 ENTRIES = catalogue.entries()
 EXPERIMENTS = [entry for entry in ENTRIES if entry.kind == "experiment"]
 TABLES = [entry for entry in ENTRIES if entry.kind == "table"]
-NOT_RANDOM = {"pcgrad-landscape"}
+NOT_RANDOM = {"metaworld-parity", "pcgrad-landscape"}
 by_name = lambda entry: entry.name
 
 
@@ -94,7 +94,8 @@ def test_cells_build(entry, quick):
     for cell in table.cells:
         first, second = cell.experiment(0), cell.experiment(1)
         assert (first.seed, second.seed) == (0, 1)
-        settle_and_check(first)
+        if isinstance(first, Experiment):
+            settle_and_check(first)
         assert cell.protocol
         assert (cell.accept is None) == (not cell.claim)
         if cell.floor is not None:
@@ -109,5 +110,8 @@ def test_cells_build(entry, quick):
 @pytest.mark.parametrize("entry", TABLES, ids=by_name)
 def test_one_cell_runs(entry, tmp_path):
     table = catalogue.make(entry, Table, True)
-    values = runs(shrunk(table.cells[0].experiment(0)), tmp_path / "run")
+    experiment = table.cells[0].experiment(0)
+    if not isinstance(experiment, Experiment):
+        pytest.skip("it is measured, and needs what it is measured with")
+    values = runs(shrunk(experiment), tmp_path / "run")
     assert np.isfinite(values[table.metric]).all()
