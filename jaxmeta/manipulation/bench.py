@@ -31,8 +31,6 @@ OTHERS_STEPS = 100
 ALONE = "push"
 """The task that is also played without the others."""
 
-COLUMNS = ("played", "steps / {time}", "x official", "compile", "cached", "KiB each")
-
 
 class Program(NamedTuple):
     """A compiled loop of steps.
@@ -153,11 +151,11 @@ def measure(
     cases.append(((ALONE,), max(num_envs), "faithful"))
     programs = []
     for names, n, mode in cases:
-        say(f"compiling {n:,} environments, {len(names)} tasks, {mode}")
+        say(f"compiling {_name(names, n, mode)}")
         programs.append(program(names, n, mode))
     rows = [
         {
-            "tasks": len(names),
+            "tasks": list(names),
             "num_envs": n,
             "physics": mode,
             "steps_per_second": rate,
@@ -189,14 +187,14 @@ def lines(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """What was measured as lines of text, the heading first."""
     official = found["official"]
     against = lambda rate: f"{rate / official:.2f}" if official else "–"
-    table = [tuple(name.format(time=found["time"]) for name in COLUMNS)]
+    rate_name = f"steps / {found['time']}"
+    table = [("played", rate_name, "x official", "compile", "cached", "KiB each")]
     for row in found["rows"]:
-        rate, one = row["steps_per_second"], row["tasks"] == 1
         table.append(
             (
-                f"{row['num_envs']:,}, {row['physics']}{', one task' * one}",
-                f"{rate:,.0f}",
-                against(rate),
+                _name(row["tasks"], row["num_envs"], row["physics"]),
+                f"{row['steps_per_second']:,.0f}",
+                against(row["steps_per_second"]),
                 f"{row['compile_cpu_seconds']:.0f} CPU s",
                 f"{row['cached_cpu_seconds']:.0f} CPU s",
                 f"{row['bytes_per_env'] / 1024:.0f}",
@@ -208,6 +206,10 @@ def lines(found: dict[str, Any]) -> list[tuple[str, ...]]:
             table.append((f"{name}, 1, CPU", f"{rate:,.0f}", against(rate), *none))
     table.append(("one task over mixed", f"{found['mixing']:.2f} x", "–", *none))
     return table
+
+
+def _name(tasks: Sequence[str], num_envs: int, mode: str) -> str:
+    return f"{num_envs:,} {mode}{', one task' * (len(tasks) == 1)}"
 
 
 def official_rate(tasks: Sequence[str]) -> float | None:

@@ -33,20 +33,17 @@ class OfficialError(DataError):
 
 
 class Official:
-    """The official package, running while the `with` block does.
-
-    Questions and answers are those of `official_server.Package`, arrays by name.
+    """The official package, running until the `with` block ends.
 
     Raises:
-      OfficialError: where `JAXMETA_METAWORLD_PYTHON` does not name its interpreter, or
-        it ends before it has answered.
+      OfficialError: where `JAXMETA_METAWORLD_PYTHON` names nothing that starts.
     """
 
-    def __enter__(self) -> "Official":
+    def __init__(self):
         self._interpreter = os.environ.get(VARIABLE, "")
         if not self._interpreter:
             raise OfficialError(f"{VARIABLE} is not set")
-        self._complaints = tempfile.TemporaryFile()
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed at exit
         try:
             self._process = subprocess.Popen(
                 [self._interpreter, "-W", "ignore", str(SERVER)],
@@ -62,6 +59,8 @@ class Official:
                 f"{VARIABLE} names {self._interpreter}, which does not start "
                 f"({error.strerror})"
             ) from error
+
+    def __enter__(self) -> "Official":
         return self
 
     def __exit__(self, *failure: Any) -> None:
@@ -76,6 +75,9 @@ class Official:
         Args:
           question: a method of `official_server.Package`.
           arrays: its arguments.
+
+        Raises:
+          OfficialError: if it ends instead, with the last it said.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -87,10 +89,10 @@ class Official:
         if answer is None:
             self._process.wait()
             self._complaints.seek(0)
-            last = self._complaints.read().decode(errors="replace").split("\n")[-2:]
+            said = self._complaints.read().decode(errors="replace").strip()
             raise OfficialError(
                 f"{VARIABLE} names {self._interpreter}, which ends without an answer "
-                f"({' '.join(last).strip() or self._process.returncode})"
+                f"({said.splitlines()[-1] if said else self._process.returncode})"
             )
         return answer
 

@@ -128,8 +128,8 @@ class ScriptedPlay(Measurement):
             where = self._theirs if self.physics is None else self._ours
             steps = where(official, progress)
         solved = steps > 0
-        steps = np.where(solved, steps, self.horizon)
-        return {"success": solved.astype(np.float32), "steps": steps.astype(np.float32)}
+        steps = np.where(solved, steps, float(self.horizon))
+        return {"success": solved.astype(np.float64), "steps": steps}
 
     def _theirs(self, official: Official, progress: Progress) -> np.ndarray:
         found, started = [], time.perf_counter()

@@ -12,6 +12,7 @@ import pytest
 from jaxmeta.cli import main
 from jaxmeta.core import catalogue
 from jaxmeta.core.progress import Progress
+from jaxmeta.core.run import Run
 from jaxmeta.manipulation import official
 from jaxmeta.manipulation.bench import official_rate
 from jaxmeta.manipulation.official import Official, OfficialError
@@ -152,6 +153,19 @@ def test_actions_are_the_policies_own():
     np.testing.assert_allclose(actions[:, :3], expected, rtol=1e-6)
 
 
+def test_the_policies_play_in_our_environment():
+    """Straight for the goal: ours takes a little longer, for its hand lags."""
+    tasks, fast = ("reach",), MODES["fast"]
+    theirs, ours = (
+        plays(tasks=tasks, physics=physics).measure(Progress(60, quiet=True))
+        for physics in (None, fast)
+    )
+    assert ours["success"].tolist() == [1, 1]
+    later = ours["steps"] - theirs["steps"]
+    assert (later >= 0).all()
+    assert (later < 30).all()
+
+
 def test_speed_of_the_official_package(monkeypatch):
     assert official_rate(TASKS) > 0
     monkeypatch.delenv(official.VARIABLE)
@@ -256,6 +270,14 @@ def test_the_table(package, capsys, monkeypatch):
     assert capsys.readouterr().out == out
     main(["report", "run"])
     assert capsys.readouterr().out.strip() == table.strip()
+
+
+def test_what_is_measured_is_no_trained_run(package, capsys):
+    Run.open(package / "run", plays())
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "run"])
+    assert stop.value.code == 2
+    assert "run/config.json does not describe an exp" in capsys.readouterr().err
 
 
 def test_few_goals_are_said_and_not_judged(package):
