@@ -1,4 +1,4 @@
-"""The command line: `jaxmeta list | train | evaluate | reproduce | report`.
+"""The command line: `jaxmeta list | train | evaluate | reproduce | report | bench`.
 
 The only place that sets environment variables. JAX is imported by the commands that
 need it, so that help and `list` answer at once.
@@ -16,7 +16,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import tyro
 
@@ -28,6 +28,8 @@ from jaxmeta.failures import (
     users_mistakes,
 )
 from jaxmeta.options import (
+    BENCHES,
+    BenchOptions,
     DataOptions,
     EvaluateOptions,
     ListOptions,
@@ -50,6 +52,7 @@ commands:
   evaluate RUN      measure a trained run on held-out tasks
   reproduce TABLE   run a published table, ours beside the paper's
   report RUN...     render runs and tables as Markdown and PNG
+  bench NAME        measure speed on this machine
 
 `jaxmeta COMMAND --help` lists the options of a command, and
 `jaxmeta train CONFIG --help` every field of an experiment.
@@ -172,10 +175,11 @@ def _train(argv: list[str]) -> None:
     with users_mistakes():
         entry = catalogue.find(name, "experiment")
     _start_jax()
-    from jaxmeta.core.experiment import Experiment, Trainable
+    from jaxmeta.core.experiment import Experiment
+    from jaxmeta.core.procedure import Procedure
 
     with users_mistakes():
-        default = catalogue.make(entry, Trainable)
+        default = catalogue.make(entry, Experiment | Procedure)
     kind: Any = type(default)
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -220,74 +224,35 @@ def _check_writers(options: TrainOptions) -> None:
             )
 
 
-class Harness(NamedTuple):
-    """What the commands need of a kind of experiment.
-
-    Attributes:
-      settle: the experiment with what it finds on this machine.
-      check: raises ValueError for all that can be wrong with it, and runs none of it.
-      train: trains a run, given a writer and a progress.
-      measure: test metrics of a trained run.
-      estimate: what it would cost, in lines.
-      unit: what the rate of training counts.
-      measured_on: what the test metrics are an average over.
-      draws: whether its report is drawn when it has finished.
-    """
-
-    settle: Callable[[Any], Any]
-    check: Callable[[Any], Any]
-    train: Callable[..., Any]
-    measure: Callable[..., Any]
-    estimate: Callable[[Any], list[str]]
-    unit: str
-    measured_on: str
-    draws: bool
-
-
-def _harness(experiment) -> Harness:
-    from jaxmeta.core.experiment import Experiment
-
-    if isinstance(experiment, Experiment):
-        from jaxmeta.check import settle_and_check
-        from jaxmeta.core.cost import estimate
-        from jaxmeta.core.fit import fit, measure
-        from jaxmeta.data.source import settle
-
-        of_data = lambda found: dataclasses.replace(found, source=settle(found.source))
-        draws = experiment.step_metrics is not None
-        return Harness(
-            *(of_data, settle_and_check, fit, measure, estimate),
-            *("tasks", "tasks", draws),
-        )
-    from jaxmeta.rl.learn import check, estimate, learn, measure
-
-    return Harness(
-        *(lambda found: found, check, learn, measure, estimate),
-        *("steps", "episodes", True),
-    )
-
-
 def _check(experiment, run_dir: Path | None = None):
     """Finds all that can be wrong with an experiment, and runs none of it."""
     import jax
 
+    from jaxmeta.check import settle_and_check
+    from jaxmeta.core.procedure import Procedure
     from jaxmeta.core.run import Run
+    from jaxmeta.data.source import settle
 
     try:
         jax.devices()
     except RuntimeError as error:
         raise UserError(f"JAX finds no device to run on: {one_line(error)}") from error
-    harness = _harness(experiment)
     with users_mistakes():
-        settled = harness.settle(experiment)
+        if isinstance(experiment, Procedure):
+            if run_dir is not None:
+                Run.check(run_dir, experiment)
+            experiment.check()
+            return experiment
+        settled = dataclasses.replace(experiment, source=settle(experiment.source))
         if run_dir is not None:  # first what needs no data at all
             Run.check(run_dir, settled)
-        return harness.check(settled)
+        return settle_and_check(settled)
 
 
 def _train_run(experiment, run_dir: Path, options: TrainOptions) -> None:
     from jaxmeta.core.config import config_hash, to_json
     from jaxmeta.core.fit import complete, result
+    from jaxmeta.core.procedure import Procedure
     from jaxmeta.core.progress import Progress
     from jaxmeta.core.run import Run
     from jaxmeta.core.writers import (
@@ -314,26 +279,26 @@ def _train_run(experiment, run_dir: Path, options: TrainOptions) -> None:
             name = f"{run_dir.name}-{config_hash(config)}"
             members.append(WandbWriter(run_dir, name, config))
         writer = Writers(tuple(members))
-        harness = _harness(experiment)
-        progress = Progress(experiment.steps, unit=harness.unit)
+        progress = Progress(experiment.steps, unit=experiment.unit)
         try:
-            measured = complete(run, writer, progress, harness.train, harness.measure)
+            measured = complete(run, writer, progress)
         finally:
             progress.close()
             writer.close()
-        if harness.draws:
+        drawn = isinstance(experiment, Procedure) or experiment.step_metrics is not None
+        if drawn:
             from jaxmeta.report.render import render
 
             render(run_dir)
     _print_result(run, measured)
-    if harness.draws:
+    if drawn:
         print(f"written to {run_dir}: report.md and its pictures.")
 
 
 def _print_result(run, result) -> None:
     from jaxmeta.report import terminal
 
-    of = _harness(run.experiment).measured_on
+    of = run.experiment.measured_on
 
     rows = [
         (
@@ -353,9 +318,12 @@ def _dry_run(experiment) -> None:
     import json
 
     from jaxmeta.core.config import to_json
+    from jaxmeta.core.cost import estimate
+    from jaxmeta.core.procedure import Procedure
 
     print(json.dumps(to_json(experiment), indent=2))
-    for line in _harness(experiment).estimate(experiment):
+    own = isinstance(experiment, Procedure)
+    for line in experiment.estimate() if own else estimate(experiment):
         print(line)
 
 
@@ -367,15 +335,19 @@ def _evaluate(argv: list[str]) -> None:
             f"--num-tasks must be from 1 to {2**31 - 1}, got {options.num_tasks}."
         )
     _start_jax()
+    from jaxmeta.core.fit import measure
     from jaxmeta.core.metrics import interval
+    from jaxmeta.core.procedure import Procedure
     from jaxmeta.core.run import Run
 
     with users_mistakes():
         run = Run.load(options.run, options.trust)
     _check(run.experiment)
     with failures(), users_mistakes():
-        measure = _harness(run.experiment).measure
-        values = measure(run, num_tasks=options.num_tasks)
+        if isinstance(run.experiment, Procedure):
+            values = run.experiment.measure(run.directory, options.num_tasks)
+        else:
+            values = measure(run, num_tasks=options.num_tasks)
     _print_result(run, {name: interval(rows) for name, rows in values.items()})
 
 
@@ -384,6 +356,7 @@ def _reproduce(argv: list[str]) -> None:
     _use(options.data)
     _start_jax()
     from jaxmeta.core import catalogue
+    from jaxmeta.core.run import read_json
     from jaxmeta.core.table import Table
     from jaxmeta.report import terminal
     from jaxmeta.report.reproduce import check, reproduce
@@ -413,6 +386,9 @@ def _reproduce(argv: list[str]) -> None:
             on_cell=lambda record: say(terminal.line(record)),
         )
     terminal.show(table.title, records)
+    if breakdown := read_json(run_dir / "card.json")["breakdown"]:
+        print()
+        terminal.print_table(terminal.make_table("", breakdown[0], breakdown[1:]))
     print(
         f"written to {run_dir}: report.md, table.json, metrics.jsonl and the figures."
     )
@@ -435,10 +411,37 @@ def _report(argv: list[str]) -> None:
                 ) from error
 
 
+def _bench(argv: list[str]) -> None:
+    if not argv:
+        known = "; ".join(f"{name}: {what}" for name, what in BENCHES.items())
+        raise UserError(f"which NAME? There is {known}, as in `jaxmeta bench env`.")
+    options = parse(BenchOptions, argv, "jaxmeta bench")
+    if (out := options.out) and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise UserError(f"--out {out} must be a file in a directory that is there.")
+    # XLA otherwise says at length what it loads from the compilation cache.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _start_jax()
+    from jaxmeta.core.run import git_revision, hardware, versions, write_json
+    from jaxmeta.manipulation import bench
+    from jaxmeta.report import terminal
+
+    with failures(), users_mistakes():
+        found = bench.measure(options.num_envs, say=say)
+        if out:
+            card = {"versions": versions(), "hardware": hardware()}
+            command = shlex.join(["jaxmeta", "bench", *argv])
+            card |= {"git_revision": git_revision(), "command": command}
+            write_json(out, {**found, **card})
+    header, *rows = bench.lines(found)
+    title = f"Manipulation, random actions, on {found['device']}"
+    terminal.print_table(terminal.make_table(title, header, rows))
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": _list,
     "train": _train,
     "evaluate": _evaluate,
     "reproduce": _reproduce,
     "report": _report,
+    "bench": _bench,
 }

@@ -82,7 +82,8 @@ def failures():
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise UserError(
-            "out of memory; lower tasks_per_step or set parallel.task_batch_size "
+            "out of memory; lower tasks_per_step, set parallel.task_batch_size or run "
+            "fewer environments "
             f"({one_line(error)[:120]})"
         ) from error
 

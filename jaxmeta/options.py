@@ -11,7 +11,7 @@ import re
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
@@ -109,6 +109,29 @@ class ReproduceOptions:
     """Where it is kept; runs/TABLE when not given."""
 
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = DataOptions()
+
+
+BENCHES = {"env": "steps, compile time and memory of the manipulation environment"}
+"""What can be measured."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """Measure the speed of something on this machine.
+
+    env: environment steps a second (of the processor, or on an accelerator of the
+    clock) with faithful and fast physics, all tasks mixed and one alone; compile time;
+    memory. Beside it the official package, where JAXMETA_METAWORLD_PYTHON names an
+    interpreter that has it, and EnvPool's where that is installed."""
+
+    name: Annotated[Literal["env"], tyro.conf.Positional]
+    """What is measured."""
+
+    num_envs: tuple[int, ...] = ()
+    """Environments in a batch; some that suit the device when not given."""
+
+    out: Path | None = None
+    """Also write the figures to this file, as JSON."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -563,7 +563,7 @@ def test_train_help_lists_every_field(columns, capsys, monkeypatch):
 def test_usage(argv, capsys):
     assert run(*argv) == 0
     out = capsys.readouterr().out
-    for name in ("list", "train", "evaluate", "reproduce", "report"):
+    for name in ("list", "train", "evaluate", "reproduce", "report", "bench"):
         assert f"  {name} " in out
 
 

@@ -13,7 +13,7 @@ import importlib.util
 import sys
 import traceback
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, UnionType
 from typing import Any, Literal, TypeVar
 
 Made = TypeVar("Made")
@@ -149,12 +149,12 @@ def load(entry: Entry) -> ModuleType:
     return module
 
 
-def make(entry: Entry, wanted: type[Made], *arguments: Any) -> Made:
+def make(entry: Entry, wanted: type[Made] | UnionType, *arguments: Any) -> Made | Any:
     """What `get_config()` or `get_table(quick)` of a config returns.
 
     Args:
       entry: the config.
-      wanted: what it should return.
+      wanted: the class, or the union of classes, that it should return.
       arguments: given to the function.
 
     Raises:

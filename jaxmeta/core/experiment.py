@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal
 
 import optax
 
@@ -126,26 +126,6 @@ class Checkpointing:
         _at_least(2, keep=self.keep)
 
 
-@runtime_checkable
-class Trainable(Protocol):
-    """What a run directory holds: a frozen dataclass that says how it is saved."""
-
-    @property
-    def steps(self) -> int:
-        """Steps until it has finished."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Root of every random number of the run."""
-        ...
-
-    @property
-    def checkpoint(self) -> Checkpointing:
-        """When the run is saved."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One training run, whole: what learns, from what, how, for how long.
@@ -159,6 +139,9 @@ class Experiment:
       >>> experiment.tasks_per_step
       32
     """
+
+    unit: ClassVar[str] = "tasks"
+    measured_on: ClassVar[str] = "tasks"
 
     learner: Learner
     """The method, with its network."""

@@ -26,6 +26,7 @@ from jaxmeta.core.metrics import (
     sum_first_axis,
     to_values,
 )
+from jaxmeta.core.procedure import Procedure
 from jaxmeta.core.progress import Progress
 from jaxmeta.core.run import Run, read_json, reading, write_json
 from jaxmeta.core.task import DeviceSource, draw_on_shards
@@ -305,23 +306,16 @@ def _spreads(values: TaskValues) -> dict[str, Interval]:
         return {name: interval(rows) for name, rows in values.items()}
 
 
-def complete(
-    run: Run,
-    writer: Writer,
-    progress: Progress,
-    train: Callable[[Run, Writer, Progress], Any] = fit,
-    measure: Callable[[Run], TaskValues] = measure,
-) -> dict[str, Interval]:
+def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval]:
     """Trains a run to its end, measures it on test tasks and writes its result.
 
-    A run that is already finished is not touched.
+    A `Procedure` does both in its own way. A run that is already finished is not
+    touched.
 
     Args:
-      run: where it is kept, and what is trained.
+      run: where it is kept, and what is trained or measured.
       writer: takes the metrics.
       progress: shows them.
-      train: how it is trained.
-      measure: how it is measured.
 
     Returns:
       Mean, interval over tasks and extremes of every test metric.
@@ -329,8 +323,11 @@ def complete(
     if not run.finished:
         write_card = run.keep_card()
         try:
-            train(run, writer, progress)
-            values = measure(run)
+            if isinstance(run.experiment, Procedure):
+                values = run.experiment.perform(run.directory, writer, progress)
+            else:
+                fit(run, writer, progress)
+                values = measure(run)
         except BaseException:
             # What ended it must be told, not that the card could not be written.
             with contextlib.suppress(OSError):

@@ -25,11 +25,24 @@ import jax
 
 from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
 from jaxmeta.core.config import TRUSTED, config_hash, differences, from_json, to_json
-from jaxmeta.core.experiment import Trainable
+from jaxmeta.core.experiment import Experiment
+from jaxmeta.core.procedure import Procedure
 
-Trained = TypeVar("Trained", bound=Trainable)
+Work = TypeVar("Work", bound=Experiment | Procedure)
+"""What a run directory belongs to."""
 
-PACKAGES = ("jaxmeta", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+PACKAGES = (
+    "jaxmeta",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "numpy",
+    "orbax-checkpoint",
+    "mujoco",
+    "mujoco-mjx",
+    "brax",
+)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -130,8 +143,13 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def cpu_seconds() -> float:
+    """Processor time of this process, and of those it has started and seen end."""
+    return time.process_time() + sum(os.times()[2:4])
+
+
 @dataclasses.dataclass(frozen=True)
-class Run(Generic[Trained]):
+class Run(Generic[Work]):
     """One run directory.
 
     Attributes:
@@ -140,10 +158,10 @@ class Run(Generic[Trained]):
     """
 
     directory: Path
-    experiment: Trained
+    experiment: Work
 
     @classmethod
-    def open(cls, directory: Path, experiment: Trained) -> "Run[Trained]":
+    def open(cls, directory: Path, experiment: Work) -> "Run[Work]":
         """Makes the directory, or opens it again for the same experiment.
 
         Raises:
@@ -164,7 +182,7 @@ class Run(Generic[Trained]):
         return run
 
     @classmethod
-    def check(cls, directory: Path, experiment: Trained) -> None:
+    def check(cls, directory: Path, experiment: Work) -> None:
         """Raises what `open` would, and writes nothing.
 
         Raises:
@@ -216,7 +234,7 @@ class Run(Generic[Trained]):
                 f"{path} is damaged, of another version, or cannot be read here: "
                 f"{error}"
             ) from error
-        if not isinstance(experiment, Trainable):
+        if not isinstance(experiment, Experiment | Procedure):
             raise ValueError(f"{path} is damaged: it does not describe an experiment.")
         run: Run[Any] = Run(Path(directory), experiment)
         return run
@@ -237,7 +255,7 @@ class Run(Generic[Trained]):
         return self.directory / "result.json"
 
     @property
-    def latest(self) -> Checkpoints:
+    def latest(self: "Run[Experiment]") -> Checkpoints:
         """The newest checkpoints."""
         keep = self.experiment.checkpoint.keep
         return Checkpoints(self.directory / "checkpoints" / "latest", keep)
@@ -259,7 +277,7 @@ class Run(Generic[Trained]):
           A function that writes it again, with the seconds that have passed since.
         """
         path = self.directory / "card.json"
-        started, cpu_started = time.time(), time.process_time()
+        started, cpu_started = time.time(), cpu_seconds()
         try:
             before = read_json(path)
         except ValueError:  # the first start, or a damaged card
@@ -268,7 +286,7 @@ class Run(Generic[Trained]):
         config = to_json(self.experiment)
 
         def write():
-            wall, cpu = time.time() - started, time.process_time() - cpu_started
+            wall, cpu = time.time() - started, cpu_seconds() - cpu_started
             card = {
                 "config_hash": config_hash(config),
                 "seed": self.experiment.seed,

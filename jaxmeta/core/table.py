@@ -1,4 +1,4 @@
-"""A published table as data: what is run for each cell, and what the paper says."""
+"""A table as data: what is run for each cell, and what the paper says."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from jaxmeta.core.experiment import Experiment
+from jaxmeta.core.procedure import Procedure
 
 Runs: TypeAlias = Mapping[tuple[str, str], Path]
 """Run directories by `(row, column)`."""
@@ -18,8 +19,8 @@ class Cell:
     Attributes:
       row: usually the method.
       column: usually the problem.
-      experiment: `seed -> Experiment`; the seed decides the data set drawn, the
-        initialisation and the tasks.
+      experiment: what is run with a seed, which decides the data set drawn, the
+        initialisation and the tasks; a `Procedure` where nothing is trained.
       protocol: how ours is measured, in a few words; where it is not the paper's, it
         says so.
       published: the paper's figure as printed, None where it has none.
@@ -31,7 +32,7 @@ class Cell:
 
     row: str
     column: str
-    experiment: Callable[[int], Experiment]
+    experiment: Callable[[int], Experiment | Procedure]
     protocol: str
     published: str | None = None
     floor: Callable[[Any], float] | None = None
@@ -53,6 +54,8 @@ class Table:
       notes: what a reader must know to compare, a paragraph each.
       findings: what else the runs show, a paragraph each, measured on the run
         directories of the first seed by `(row, column)`.
+      breakdown: the same figures task by task, measured as the findings are: lines of
+        text, the heading first; none where there is nothing to break down.
       figures: `{file name: draw(path, runs)}`, called with the run directories of the
         first seed; a figure whose cells were not run draws nothing.
     """
@@ -65,6 +68,7 @@ class Table:
     measured_on: str = "fresh held-out tasks"
     notes: tuple[str, ...] = ()
     findings: Callable[[Runs], Sequence[str]] = lambda runs: ()
+    breakdown: Callable[[Runs], Sequence[Sequence[str]]] = lambda runs: ()
     figures: Mapping[str, Callable[[Path, Runs], None]] = dataclasses.field(
         default_factory=dict
     )

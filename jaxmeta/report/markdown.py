@@ -80,6 +80,7 @@ def table_report(records: Sequence[Record], card: Record) -> str:
     hardware, versions = card["hardware"], card["versions"]
     seeds = len(card["seeds"])
     tasks = sorted({record["tasks_per_seed"] for record in records})
+    breakdown = card["breakdown"]
     lines = [
         f"# {card['title']}",
         "",
@@ -90,6 +91,7 @@ def table_report(records: Sequence[Record], card: Record) -> str:
         f"{card['measured_on']}. The interval over tasks says how much these differ, "
         "the interval over seeds how much training runs do.",
         *(text for note in card["notes"] for text in ("", note)),
+        *(("", markdown_table(breakdown[0], breakdown[1:])) if breakdown else ()),
         *(text for name in card["figures"] for text in ("", f"![{name}]({name})")),
         "",
         f"`{card['command']}`, revision {', '.join(card['git_revisions'])}, "
@@ -103,7 +105,10 @@ def table_report(records: Sequence[Record], card: Record) -> str:
 
 def run_report(card: Record, result: Mapping[str, Record], figures: list[str]) -> str:
     """`report.md` of one training run."""
-    header = ["test metric", "mean", "95 % over tasks", "smallest", "largest", "tasks"]
+    config = card["config"]
+    agent = "agent" in config
+    of = "episodes" if agent else "tasks"
+    header = ["test metric", "mean", f"95 % over {of}", "smallest", "largest", of]
     rows = [
         [
             name,
@@ -115,18 +120,39 @@ def run_report(card: Record, result: Mapping[str, Record], figures: list[str]) -
         ]
         for name, value in result.items()
     ]
-    source = card["config"]["source"]
-    settings = ", ".join(f"{k} {v}" for k, v in source.items() if k != "class")
+    what = _agent_text(config) if agent else _learner_text(config)
     lines = [
         f"# Run {card['config_hash']}",
         "",
         markdown_table(header, rows),
         "",
-        f"{card['config']['learner']['class'].split(':')[1]} on "
-        f"{source['class'].split(':')[1]} ({settings}), {card['config']['steps']} "
-        f"steps of {card['config']['tasks_per_step']} tasks, seed {card['seed']}, "
-        f"{card['wall_seconds']:.0f} s, revision {card['git_revision'] or 'unknown'}.",
+        f"{what}, seed {card['seed']}, {card['wall_seconds']:.0f} s, revision "
+        f"{card['git_revision'] or 'unknown'}.",
         *(text for name in figures for text in ("", f"![{name}]({name})")),
         "",
     ]
     return "\n".join(lines)
+
+
+def _learner_text(config: Record) -> str:
+    return (
+        f"{_class(config['learner'])} on {_text(config['source'])}, {config['steps']} "
+        f"steps of {config['tasks_per_step']} tasks"
+    )
+
+
+def _agent_text(config: Record) -> str:
+    return (
+        f"{_class(config['agent'])} on {_text(config['suite'])} in {config['steps']:,} "
+        f"steps of {_text(config['physics'])}"
+    )
+
+
+def _text(config: Record) -> str:
+    """A class and its fields."""
+    fields = ", ".join(f"{k} {v}" for k, v in config.items() if k != "class")
+    return f"{_class(config)} ({fields})"
+
+
+def _class(config: Record) -> str:
+    return config["class"].split(":")[1]

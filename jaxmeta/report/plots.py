@@ -63,11 +63,15 @@ def table_curves(path: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> 
     """Draws the train metric of every run of a table: a panel a column, a line a run.
 
     Args:
-      path: the PNG to write.
+      path: the PNG to write; nothing is drawn of runs that trained nothing.
       rows: rows of the table's `metrics.jsonl`.
       metric: without `train/`; drawn on a logarithmic axis if it is positive and varies
         more than tenfold.
     """
+    name = f"train/{metric}"
+    values = [row[name] for row in rows if name in row]
+    if not values:
+        return
     columns = list(dict.fromkeys(row["column"] for row in rows))
     methods = list(dict.fromkeys(row["row"] for row in rows))
     figure, axes = plt.subplots(
@@ -78,8 +82,6 @@ def table_curves(path: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> 
         dpi=120,
         layout="constrained",
     )
-    name = f"train/{metric}"
-    values = [row[name] for row in rows if name in row] or [1.0]
     # What is never negative and varies a lot; an accuracy does not.
     scale = "log" if min(values) > 0 and max(values) > 10 * min(values) else "linear"
     for axis, column in zip(axes[0], columns, strict=True):

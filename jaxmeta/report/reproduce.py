@@ -23,6 +23,7 @@ from jaxmeta.core.metrics import interval, interval_within
 from jaxmeta.core.progress import Progress
 from jaxmeta.core.run import (
     Run,
+    cpu_seconds,
     hardware,
     read_json,
     reading,
@@ -69,7 +70,7 @@ def check(table: Table, root: Path, seeds: int) -> None:
 
 
 def run_cell(root: Path, cell: Cell, seed: int, *, quiet: bool = False) -> Run:
-    """Trains and measures one cell with one seed, or finds it done."""
+    """Runs one cell with one seed, or finds it done."""
     run = Run.open(cell_directory(root, cell, seed), cell.experiment(seed))
     if run.finished:
         return run
@@ -174,7 +175,7 @@ def reproduce(
     """
     if seeds < 1:
         raise ValueError(f"seeds must be >= 1, got {seeds}.")
-    started, cpu_started = time.time(), time.process_time()
+    started, cpu_started = time.time(), cpu_seconds()
     records, lines = [], []
     first_runs: dict[tuple[str, str], Path] = {}
     for cell in table.cells:
@@ -204,6 +205,7 @@ def reproduce(
         "metric": table.metric,
         "measured_on": table.measured_on,
         "notes": [*table.notes, *table.findings(first_runs)],
+        "breakdown": list(table.breakdown(first_runs)),
         "command": command,
         "seeds": list(range(seeds)),
         "config_hash": config_hash(hashes),
@@ -215,7 +217,7 @@ def reproduce(
         "versions": versions(),
         "hardware": hardware(),
         "wall_seconds": time.time() - started,
-        "cpu_seconds": time.process_time() - cpu_started,
+        "cpu_seconds": cpu_seconds() - cpu_started,
         "figures": [
             name for name in (*table.figures, CURVES) if (root / name).exists()
         ],

@@ -1,17 +1,38 @@
 """A task of the manipulation suites to be learned by trial and error, whole."""
 
 import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import Any, ClassVar
 
-from jaxmeta.core.experiment import Checkpointing
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
+from jaxmeta.core.evaluate import TaskValues
+from jaxmeta.core.fit import NonFiniteError
+from jaxmeta.core.procedure import Procedure
+from jaxmeta.core.progress import Progress
+from jaxmeta.core.run import reading
+from jaxmeta.core.types import PyTree
+from jaxmeta.core.writers import Writer
 from jaxmeta.manipulation.env import ManipulationEnv
 from jaxmeta.manipulation.physics import Physics
 from jaxmeta.manipulation.suites import Suite, SuiteSplit
-from jaxmeta.rl.ppo import Ppo
+from jaxmeta.rl.play import play
+from jaxmeta.rl.ppo import Policy, Ppo
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Control:
+class Control(Procedure):
     """One training run: which tasks, in which physics, by which agent, for how long.
+
+    A run that goes on does so with the parameters of its last evaluation: the moments
+    of Adam and the episodes under way begin anew. Its result is the deterministic
+    policy's on the official goals: `success`, 1 if any step of an episode succeeds, and
+    `return`.
 
     Raises:
       ValueError: at construction, naming the field, its value and the fix.
@@ -20,6 +41,9 @@ class Control:
       >>> Control(suite=Suite(name="MT1", task="reach")).evaluations
       10
     """
+
+    unit: ClassVar[str] = "steps"
+    measured_on: ClassVar[str] = "episodes"
 
     suite: Suite
     """The tasks, with the official goals that the result is measured on."""
@@ -30,7 +54,7 @@ class Control:
     physics: Physics = dataclasses.field(default_factory=Physics)
     """The faithful 5 x 2.5 ms, or the fast 1 x 12.5 ms."""
 
-    steps: int = 1_000_000
+    steps: int = 1_000_000  # pyright: ignore[reportIncompatibleMethodOverride] - a field
     """Steps of all environments together; rounded up to whole updates."""
 
     evaluations: int = 10
@@ -38,9 +62,6 @@ class Control:
 
     episodes: int = 32
     """Episodes of such a measurement, with goals drawn anew."""
-
-    checkpoint: Checkpointing = dataclasses.field(default_factory=Checkpointing)
-    """How many checkpoints are kept; there is one at every evaluation."""
 
     seed: int = 0
     """Root of every random number of the run."""
@@ -51,11 +72,6 @@ class Control:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be from 0 to 2**31 - 1, got {self.seed}.")
-        if self.checkpoint.every:
-            raise ValueError(
-                "checkpoint.every must be 0, there is a checkpoint at each of the "
-                f"evaluations, got {self.checkpoint.every}."
-            )
 
     def env(self, split: SuiteSplit) -> ManipulationEnv:
         """The environment of the tasks of a split."""
@@ -66,3 +82,87 @@ class Control:
             hidden_goal=self.suite.hides_goals,
             one_hot=len(tasks) > 1 and not self.suite.hides_goals,
         )
+
+    def check(self) -> None:
+        devices = jax.local_device_count()
+        if self.agent.num_envs % devices:
+            raise ValueError(
+                f"agent.num_envs must be a multiple of the {devices} devices, got "
+                f"{self.agent.num_envs}."
+            )
+
+    def estimate(self) -> list[str]:
+        init = functools.partial(self.agent.init, self.env("train"), self.seed)
+        leaves = jax.tree.leaves(jax.eval_shape(init)[1:])
+        update = self.agent.steps_per_update
+        return [
+            f"parameters: {sum(leaf.size for leaf in leaves):,}",
+            f"updates: {math.ceil(self.steps / update):,} of {update:,} steps",
+        ]
+
+    def perform(
+        self, directory: Path, writer: Writer, progress: Progress
+    ) -> TaskValues:
+        self._train(directory, writer, progress)
+        return self.measure(directory)
+
+    def _train(self, directory: Path, writer: Writer, progress: Progress) -> None:
+        env, latest = self.env("train"), _latest(directory)
+        found = latest.restore(self.agent.init(env, self.seed))
+        start, done = (None, 0) if found is None else (found[0], found[1]["step"])
+        with reading(directory):
+            writer.resume(done)
+        progress.resume(done)
+        left = self.steps - done
+        if left <= 0:
+            return
+
+        def on_evaluation(step: int, params: PyTree, metrics: dict[str, float]) -> None:
+            now = done + step
+            if not np.isfinite(list(metrics.values())).all():
+                raise NonFiniteError(
+                    f"the return or loss is not finite after {now} steps; the last "
+                    f"good checkpoint is in {latest.directory}. Lower the learning "
+                    "rate."
+                )
+            writer.write(now, dict(metrics))
+            progress.update(now, metrics, metrics["time/steps_per_second"])
+            latest.save(now, params, {"step": now})
+
+        self.agent.train(
+            env,
+            steps=left,
+            evaluations=max(1, round(self.evaluations * left / self.steps)),
+            episodes=self.episodes,
+            seed=self.seed + done,
+            start=start,
+            on_evaluation=on_evaluation,
+        )
+        latest.close()
+
+    def policy(self, directory: Path) -> Policy:
+        """The deterministic policy that was trained in a run directory.
+
+        Raises:
+          CheckpointError: if there is no checkpoint.
+        """
+        env, latest = self.env("test"), _latest(directory)
+        found = latest.restore(self.agent.init(env, self.seed))
+        latest.close()
+        if found is None:
+            raise CheckpointError(
+                f"{directory} has no checkpoint: train it to its end."
+            )
+        return self.agent.policy(env, found[0])
+
+    def measure(self, directory: Path, num_tasks: int | None = None) -> TaskValues:
+        """Plays the policy of a run directory on the first official goals of a task."""
+        goals = self.suite.goals("test")[:, :num_tasks]
+        tasks = jnp.repeat(jnp.arange(goals.shape[0]), goals.shape[1])
+        vectors = goals.reshape(-1, goals.shape[-1])
+        found: Any = play(self.env("test"), self.policy(directory), vectors, tasks)
+        return {"success": found.solved.astype(float), "return": found.total}
+
+
+def _latest(directory: Path) -> Checkpoints:
+    return Checkpoints(directory / "checkpoints" / "latest")

@@ -165,7 +165,10 @@ def test_shipped_tables_load_and_their_cells_are_distinct(entry):
         assert isinstance(table, Table)
         names = [(cell.row, cell.column) for cell in table.cells]
         assert len(set(names)) == len(names)
-        assert all(isinstance(cell.experiment(0), Experiment) for cell in table.cells)
+        assert all(
+            isinstance(cell.experiment(0), Experiment | Procedure)
+            for cell in table.cells
+        )
     with pytest.raises(ValueError, match="there is no row 'nothing'; the rows are"):
         table.check_rows(["nothing"])
     table.check_rows(table.rows())

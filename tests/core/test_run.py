@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import time
 
 import pytest
 
-from jaxmeta.core.run import Run, read_json, write_json
+from jaxmeta.core.run import Run, cpu_seconds, read_json, write_json
 
 
 @pytest.fixture
@@ -119,3 +121,11 @@ def test_the_card_adds_up_over_starts(tmp_path, experiment):
     assert card["hardware"]["devices"] == 4
     assert {"python", "jax", "jaxmeta", "orbax-checkpoint"} <= card["versions"].keys()
     assert len(card["config_hash"]) == 12
+
+
+def test_processor_time_of_other_processes_counts():
+    before, own = cpu_seconds(), time.process_time()
+    busy = "import time\nwhile time.process_time() < 0.3: pass"
+    subprocess.run([sys.executable, "-c", busy], check=True)
+    own = time.process_time() - own
+    assert cpu_seconds() - before - own > 0.25

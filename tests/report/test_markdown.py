@@ -36,6 +36,7 @@ CARD = {
     "measured_on": "fresh held-out tasks",
     "source": "somebody 2021",
     "notes": ["A note."],
+    "breakdown": [["task", "MSR"], ["k = 1", "as it is"]],
     "figures": ["weights.png"],
     "command": "jaxmeta reproduce a-table",
     "seeds": [0],
@@ -93,6 +94,7 @@ def test_table_report_says_how_it_was_made():
         "somebody 2021",
         "mean over 1 seed, each on 5,000 fresh held-out tasks.",
         "A note.",
+        "| task | MSR |\n|---|---|\n| k = 1 | as it is |",
         "![weights.png](weights.png)",
         "`jaxmeta reproduce a-table`, revision abc, 12 s of runs, "
         "1 x cpu (2 cores), jax 1.2",

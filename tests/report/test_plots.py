@@ -60,6 +60,12 @@ def test_table_curves_of_either_sign(tmp_path):
     assert is_drawn(tmp_path / "curves.png")
 
 
+def test_no_curves_of_what_was_not_trained(tmp_path):
+    rows = [{"row": "a", "column": "b", "seed": 0, "step": 1, "success": 1.0}]
+    table_curves(tmp_path / "curves.png", rows, "success")
+    assert not (tmp_path / "curves.png").exists()
+
+
 def test_contours(tmp_path):
     x, y = np.linspace(-1, 1, 20), np.linspace(0, 3, 30)
     values = x**2 + y[:, None]

@@ -5,10 +5,8 @@ import pytest
 
 from jaxmeta.cli import main
 from jaxmeta.core.config import from_json, to_json
-from jaxmeta.core.experiment import Checkpointing
 from jaxmeta.manipulation.suites import Suite
 from jaxmeta.rl.control import Control
-from jaxmeta.rl.learn import check, estimate
 from jaxmeta.rl.ppo import Ppo
 
 REACH = Suite(name="MT1", task="reach")
@@ -25,10 +23,6 @@ def test_a_control_is_json_and_back():
         (lambda: Control(suite=REACH, steps=0), "steps must be >= 1, got 0"),
         (lambda: Control(suite=REACH, seed=-1), "seed must be from 0 .* got -1"),
         (
-            lambda: Control(suite=REACH, checkpoint=Checkpointing(every=5)),
-            "checkpoint.every must be 0",
-        ),
-        (
             lambda: Ppo(num_envs=3, batch_size=4, num_minibatches=2),
             r"multiple of num_envs \(3\), got 4 \* 2",
         ),
@@ -44,7 +38,7 @@ def test_environments_divide_over_the_devices():
     agent = Ppo(num_envs=2, batch_size=2, num_minibatches=1)
     devices = jax.local_device_count()
     with pytest.raises(ValueError, match=f"multiple of the {devices} devices, got 2"):
-        check(Control(suite=REACH, agent=agent))
+        Control(suite=REACH, agent=agent).check()
 
 
 def test_only_multi_task_suites_tell_the_task():
@@ -56,7 +50,8 @@ def test_only_multi_task_suites_tell_the_task():
 
 
 def test_size_is_told_before_training():
-    lines = estimate(Control(suite=REACH, agent=Ppo(policy_layers=(8,)), steps=30_000))
+    agent = Ppo(policy_layers=(8,))
+    lines = Control(suite=REACH, agent=agent, steps=30_000).estimate()
     policy = 40 * 8 + 9 * 8  # mean and deviation of four actions
     value = 40 * 128 + 129 * 128 + 129
     assert lines == [

@@ -1,0 +1,244 @@
+"""How fast the environment compiles and steps, beside whatever else plays its tasks.
+
+Random actions, a loop of 10 steps as one program. On a CPU its processor time counts,
+which a busy machine disturbs less than the clock; on an accelerator the clock does.
+"""
+
+import contextlib
+import importlib.util
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxmeta.manipulation.env import ManipulationEnv
+from jaxmeta.manipulation.official import VARIABLE, Official
+from jaxmeta.manipulation.parity import MODES
+from jaxmeta.manipulation.suites import Suite
+
+ROUNDS, STEPS = 5, 10
+"""Rounds of which the median counts, and steps of the environment in each."""
+
+OTHERS_STEPS = 100
+"""Steps of every task for packages that play one environment."""
+
+ALONE = "push"
+"""The task that is also played without the others."""
+
+
+class Program(NamedTuple):
+    """A compiled loop of steps.
+
+    Attributes:
+      run: plays it once, to its end.
+      num_steps: environment steps in it.
+      compile_seconds: processor time of its compilation, tracing included.
+      cached_seconds: the same where the persistent cache has it.
+      bytes_per_env: state, actions and scratch memory, divided by the environments.
+    """
+
+    run: Callable[[], Any]
+    num_steps: int
+    compile_seconds: float
+    cached_seconds: float
+    bytes_per_env: float
+
+
+def program(tasks: Sequence[str], num_envs: int, mode: str) -> Program:
+    """Compiles a batch, twice: into an empty persistent cache and from it.
+
+    Args:
+      tasks: that the environments play in turn.
+      num_envs: environments in the batch, >= 1.
+      mode: of the physics, "faithful" or "fast".
+    """
+    env = ManipulationEnv(tasks, physics=MODES[mode])
+    keys = jax.random.split(jax.random.key(0), num_envs)
+    state = jax.jit(jax.vmap(env.reset_task))(keys, jnp.arange(num_envs) % len(tasks))
+    shape = (STEPS, num_envs, env.action_size)
+    actions = jax.random.uniform(jax.random.key(1), shape, minval=-1, maxval=1)
+
+    def play(state, actions):
+        one = lambda state, action: (jax.vmap(env.step)(state, action), None)
+        return jax.lax.scan(one, state, actions)[0]
+
+    def compiled():
+        jax.clear_caches()  # what was traced before would be free
+        started = time.process_time()
+        found = jax.jit(play).lower(state, actions).compile()
+        return found, time.process_time() - started
+
+    with _empty_cache():
+        (_, cold), (made, cached) = compiled(), compiled()
+    memory = made.memory_analysis()
+    assert memory is not None
+    taken = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+    run = lambda: jax.block_until_ready(made(state, actions))
+    return Program(run, STEPS * num_envs, cold, cached, taken / num_envs)
+
+
+@contextlib.contextmanager
+def _empty_cache() -> Iterator[None]:
+    """A persistent cache of its own, in place of the user's."""
+    before = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            compilation_cache.set_cache_dir(directory)
+            compilation_cache.reset_cache()
+            yield
+        finally:
+            compilation_cache.set_cache_dir(before)
+            compilation_cache.reset_cache()
+
+
+def on_cpu() -> bool:
+    """Whether processor time is what counts here."""
+    return jax.default_backend() == "cpu"
+
+
+def sizes() -> tuple[int, ...]:
+    """Batches worth measuring on this device."""
+    return (64, 1024) if on_cpu() else (1024, 4096, 16384, 65536)
+
+
+def rates(programs: Sequence[Program]) -> list[float]:
+    """Median environment steps a second of each; they take turns."""
+    clock = time.process_time if on_cpu() else time.perf_counter
+    found: list[list[float]] = [[] for _ in programs]
+    for one in programs:
+        one.run()
+    for _ in range(ROUNDS):
+        for one, mine in zip(programs, found, strict=True):
+            started = clock()
+            one.run()
+            mine.append(one.num_steps / (clock() - started))
+    return [float(np.median(mine)) for mine in found]
+
+
+def measure(
+    num_envs: Sequence[int] = (),
+    *,
+    tasks: Sequence[str] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Measures every batch in both modes, one task alone, and the other packages.
+
+    Args:
+      num_envs: environments of the batches; `sizes()` when empty.
+      tasks: of the mixture; all fifty when empty.
+      say: told what is being compiled.
+
+    Returns:
+      `device`; `time`, what a second is; `rows`, one object a batch; `mixing`, how much
+      a mixture costs over one task alone; `official` and `envpool`, steps a CPU second
+      of one environment, None where they are not installed.
+
+    Raises:
+      ValueError: for a batch without environments.
+      OfficialError: if `JAXMETA_METAWORLD_PYTHON` is set to something else.
+    """
+    num_envs, tasks = num_envs or sizes(), tasks or Suite(name="MT50").tasks
+    if min(num_envs) < 1:
+        raise ValueError(f"num_envs must be >= 1, got {min(num_envs)}.")
+    official, envpool = official_rate(tasks), envpool_rate(tasks)
+    cases = [(tasks, n, mode) for n in num_envs for mode in MODES]
+    cases.append(((ALONE,), max(num_envs), "faithful"))
+    programs = []
+    for names, n, mode in cases:
+        say(f"compiling {_name(names, n, mode)}")
+        programs.append(program(names, n, mode))
+    rows = [
+        {
+            "tasks": list(names),
+            "num_envs": n,
+            "physics": mode,
+            "steps_per_second": rate,
+            "compile_cpu_seconds": made.compile_seconds,
+            "cached_cpu_seconds": made.cached_seconds,
+            "bytes_per_env": made.bytes_per_env,
+        }
+        for (names, n, mode), made, rate in zip(
+            cases, programs, rates(programs), strict=True
+        )
+    ]
+    *mixed, alone = rows
+    (same,) = (
+        row
+        for row in mixed
+        if (row["num_envs"], row["physics"]) == (alone["num_envs"], alone["physics"])
+    )
+    return {
+        "device": jax.devices()[0].device_kind,
+        "time": "CPU s" if on_cpu() else "s",
+        "rows": rows,
+        "mixing": alone["steps_per_second"] / same["steps_per_second"],
+        "official": official,
+        "envpool": envpool,
+    }
+
+
+def lines(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What was measured as lines of text, the heading first."""
+    official = found["official"]
+    against = lambda rate: f"{rate / official:.2f}" if official else "–"
+    rate_name = f"steps / {found['time']}"
+    table = [("played", rate_name, "x official", "compile", "cached", "KiB each")]
+    for row in found["rows"]:
+        table.append(
+            (
+                _name(row["tasks"], row["num_envs"], row["physics"]),
+                f"{row['steps_per_second']:,.0f}",
+                against(row["steps_per_second"]),
+                f"{row['compile_cpu_seconds']:.0f} CPU s",
+                f"{row['cached_cpu_seconds']:.0f} CPU s",
+                f"{row['bytes_per_env'] / 1024:.0f}",
+            )
+        )
+    none = ("–", "–", "–")
+    for name in ("official", "envpool"):
+        if rate := found[name]:
+            table.append((f"{name}, 1, CPU", f"{rate:,.0f}", against(rate), *none))
+    table.append(("one task over mixed", f"{found['mixing']:.2f} x", "–", *none))
+    return table
+
+
+def _name(tasks: Sequence[str], num_envs: int, mode: str) -> str:
+    return f"{num_envs:,} {mode}{', one task' * (len(tasks) == 1)}"
+
+
+def official_rate(tasks: Sequence[str]) -> float | None:
+    """Steps a CPU second of the official package; None where it is not named."""
+    if not os.environ.get(VARIABLE):
+        return None
+    vectors = [Suite(name="MT1", task=name).goals("train")[0, 0] for name in tasks]
+    with Official() as official:
+        answer = official.ask(
+            "speed", tasks=list(tasks), vectors=np.stack(vectors), steps=OTHERS_STEPS
+        )
+    return float(answer["rate"])
+
+
+def envpool_rate(tasks: Sequence[str]) -> float | None:
+    """Steps a CPU second of EnvPool's Meta-World in C++; None if not installed."""
+    if importlib.util.find_spec("envpool") is None:
+        return None
+    import envpool  # pyright: ignore[reportMissingImports]
+
+    rng, spent = np.random.default_rng(0), 0.0
+    for name in tasks:
+        title = "".join(word.capitalize() for word in name.split("-"))
+        env = envpool.make(f"MetaWorld/{title}-v3", env_type="gymnasium", num_envs=1)
+        env.reset()
+        actions = rng.uniform(-1.0, 1.0, size=(OTHERS_STEPS, 1, 4))
+        started = time.process_time()
+        for action in actions:
+            env.step(action)
+        spent += time.process_time() - started
+        env.close()
+    return len(tasks) * OTHERS_STEPS / spent
