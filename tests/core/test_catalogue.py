@@ -4,6 +4,7 @@ import pytest
 
 from jaxmeta import Experiment
 from jaxmeta.core import catalogue
+from jaxmeta.core.procedure import Procedure
 from jaxmeta.core.table import Table
 
 CONFIG = '''\
@@ -150,7 +151,7 @@ def test_a_config_hides_no_module_of_its_name(write):
     ids=lambda entry: entry.name,
 )
 def test_shipped_experiments_load(entry):
-    assert isinstance(catalogue.load(entry).get_config(), Experiment)
+    assert isinstance(catalogue.load(entry).get_config(), Experiment | Procedure)
 
 
 @pytest.mark.parametrize(
