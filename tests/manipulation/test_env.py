@@ -236,6 +236,12 @@ def test_either_version_of_the_reward_can_be_asked_for():
     assert float(made["v2"].reward) > 0
 
 
+def test_all_tasks_have_version_1_in_one_program(untyped):
+    env = ManipulationEnv(NAMES, reward_version="v1")
+    state = jax.eval_shape(env.reset, jax.random.key(0))
+    assert jax.eval_shape(env.step, state, jnp.zeros(4)).reward.shape == ()
+
+
 def test_mistakes_are_named(untyped):
     with pytest.raises(ValueError, match="unknown task 'raech'; did you mean 'reach'"):
         ManipulationEnv(["raech"])

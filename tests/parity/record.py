@@ -10,6 +10,10 @@ For every task it writes `TASK.npz` with some episodes of the official scripted 
 actions, observations, rewards of both versions and successes. Nothing that a reward
 computes is among the quantities. Row 0 of an episode is the reset, which has no action
 and no reward.
+
+One more episode is posed: every third step everything but the robot is set at random.
+Without it eight of the version 1 rewards, which want the fingers at other places than
+the policies do, would never be seen beyond reaching.
 """
 
 import argparse
@@ -105,8 +109,51 @@ def version_1(env):
     env.reward_function_version = "v2"
 
 
-def episode(task, env, act, max_steps, rng):
-    """Rows of one episode, and what was drawn for it."""
+def drawn(env, rng):
+    """A state with joints anywhere in their range, free bodies near the finger tips."""
+    qpos, qvel = env.data.qpos.copy(), env.data.qvel.copy()
+    for i in range(env.model.njnt):
+        joint = env.model.joint(i)
+        if joint.name.startswith("right_j") or joint.name in ("r_close", "l_close"):
+            continue
+        at, of = joint.qposadr.item(), joint.dofadr.item()
+        if joint.type == mujoco.mjtJoint.mjJNT_FREE:
+            qpos[at : at + 3] = env.tcp_center + rng.normal(scale=0.03, size=3)
+            quat = qpos[at + 3 : at + 7] + rng.normal(scale=0.1, size=4)
+            qpos[at + 3 : at + 7] = quat / np.linalg.norm(quat)
+            qvel[of : of + 6] = 0.0
+        else:
+            low, high = joint.range if joint.limited else (-0.2, 0.2)
+            qpos[at], qvel[of] = rng.uniform(low, high), 0.0
+    return qpos, qvel
+
+
+def pose(env, rng):
+    """Of some drawn states sets that with the object nearest to the finger tips."""
+
+    def apart(state):
+        env.set_state(*state)
+        return np.linalg.norm(env._get_pos_objects()[:3] - env.tcp_center)
+
+    env.set_state(*min((drawn(env, rng) for _ in range(5)), key=apart))
+
+
+def posed(env):
+    """To the object, the goal and above it by turns; every third step sets things."""
+
+    def act(obs, rng):
+        if env.curr_path_length % 3 == 2:
+            pose(env, rng)
+        goal = env._target_pos
+        places = obs[4:7], goal, obs[4:7], goal + np.array([0.0, 0.0, 0.2])
+        way = places[env.curr_path_length // 25 % 4] - env.tcp_center
+        return np.append(10.0 * way + rng.normal(size=3), rng.uniform(-1, 1))
+
+    return act
+
+
+def episode(task, env, act, max_steps, rng, after=STOP_AFTER_SUCCESS):
+    """Rows of one episode, some after its success, and what was drawn for it."""
     with version_1(env):  # else assembly does not note what that reward needs
         obs, _ = env.reset()
     rows = [{**readings(task, env), "observation": obs.copy(), "action": np.zeros(4)}]
@@ -123,7 +170,7 @@ def episode(task, env, act, max_steps, rng):
         success = bool(info["success"])
         rewards = {"reward": reward, "reward_v1": reward_v1}
         rows.append({**row, **rewards, "success": success})
-        left = min(left - 1, STOP_AFTER_SUCCESS) if success else left - 1
+        left = min(left - 1, after) if success else left - 1
         if truncated:
             break
     stacked = {
@@ -147,13 +194,16 @@ def record(task, episodes, max_steps, seed, dtype):
     policy = policies.ENV_POLICY_MAP[f"{task}-v3"]()
     uniform = lambda obs, rng: rng.uniform(-1, 1, size=4)
     rng, found = np.random.default_rng(seed), []
-    for i in range(episodes):
+    for i in range(episodes + 1):
         env.set_task(benchmark.train_tasks[i % len(benchmark.train_tasks)])
         env._partially_observable = False
         env.__dict__.pop("sawyer_observation_space", None)
         kind = i % 3
-        act = uniform if kind == 2 else scripted(policy, 0.5 * kind)
-        rows = episode(task, env, act, max_steps // (1 + (kind == 2)), rng)
+        if i == episodes:
+            rows = episode(task, env, posed(env), max_steps, rng, after=max_steps)
+        else:
+            act = uniform if kind == 2 else scripted(policy, 0.5 * kind)
+            rows = episode(task, env, act, max_steps // (1 + (kind == 2)), rng)
         rows["episode"] = np.full(len(rows["reward"]), i)
         found.append(rows)
     joined = {name: np.concatenate([x[name] for x in found]) for name in found[0]}
