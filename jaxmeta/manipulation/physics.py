@@ -10,10 +10,8 @@ keeps the nearest pairs of every kind by their bounding spheres: large boxes wou
 crowd the fingers out.
 """
 
-import contextlib
 import dataclasses
 import functools
-import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
+from mujoco import mjx
 
 from jaxmeta.core.types import Array, Float, Int
 from jaxmeta.manipulation.scene import (
@@ -36,9 +35,6 @@ from jaxmeta.manipulation.scene import (
     Shape,
     mjcf,
 )
-
-with contextlib.redirect_stdout(io.StringIO()):  # it prints what it has no need of
-    from mujoco import mjx
 
 NUM_JOINTS = 3
 """Joints of the mechanism: the last positions of the state."""

@@ -1,1 +1,3 @@
 """Reinforcement learning on the manipulation tasks."""
+
+import jaxmeta.manipulation  # noqa: F401 - before Brax: see there
