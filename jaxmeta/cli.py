@@ -142,6 +142,17 @@ def _start_jax() -> None:
         os.environ.setdefault("NPROC", "16")
 
 
+def _suit_physics() -> None:
+    """On a CPU MuJoCo XLA compiles in two thirds of the time and runs a quarter faster
+    without XLA's newer fusions. Only jaxlib 0.10 knows the switch; later ones end a
+    program that sets it. Must be called before JAX finds its devices."""
+    import importlib.metadata
+
+    flags, switch = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters"
+    if importlib.metadata.version("jaxlib").startswith("0.10.") and switch not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {switch}=false".strip()
+
+
 # --------------------------------------------------------------------------- commands
 
 
@@ -233,6 +244,8 @@ def _check(experiment, run_dir: Path | None = None):
     from jaxmeta.core.run import Run
     from jaxmeta.data.source import settle
 
+    if isinstance(experiment, Procedure):
+        _suit_physics()
     try:
         jax.devices()
     except RuntimeError as error:
@@ -421,6 +434,7 @@ def _bench(argv: list[str]) -> None:
     # XLA otherwise says at length what it loads from the compilation cache.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _start_jax()
+    _suit_physics()
     from jaxmeta.core.run import git_revision, hardware, versions, write_json
     from jaxmeta.manipulation import bench
     from jaxmeta.report import terminal
