@@ -25,11 +25,14 @@ def learning_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
       path: the PNG to write.
       rows: rows of `metrics.jsonl`.
     """
-    names = sorted({name for row in rows for name in row})
     metrics = sorted(
-        name.split("/")[1]
-        for name in names
-        if name.startswith("train/") and name != "train/skipped"
+        {
+            name.split("/")[1]
+            for row in rows
+            for name in row
+            if name.startswith(("train/", "validation/"))
+            and not name.endswith(("/skipped", "_low", "_high"))
+        }
     ) or ["skipped"]  # when no step was finite
     figure, axes = plt.subplots(
         1, len(metrics), figsize=(5 * len(metrics), 3.5), squeeze=False, dpi=120

@@ -1,9 +1,10 @@
 """`jaxmeta report`: writes `report.md` and its pictures into run directories."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxmeta.core.run import read_json
+from jaxmeta.core.run import Run, read_json
 from jaxmeta.core.writers import read_jsonl
 from jaxmeta.report.markdown import run_report, table_report
 from jaxmeta.report.plots import learning_curves, table_curves
@@ -14,9 +15,9 @@ def render(directory: Path, beside: Sequence[Path] = ()) -> str:
     """Renders a run of `train` or of `reproduce`.
 
     Args:
-      directory: a run directory; `report.md` and `curves.png` are written into it, and
-        of a run with `--diagnostics` `triad.png` and `conflict.png`.
-
+      directory: a run directory; `report.md` and `curves.png` are written into it, of
+        a run with `--diagnostics` `triad.png` and `conflict.png`, and of an agent that
+        has been trained `episode.gif`.
       beside: runs whose diagnostics are drawn into the same panels.
 
     Returns:
@@ -48,6 +49,20 @@ def render(directory: Path, beside: Sequence[Path] = ()) -> str:
             conflict_map(directory / "conflict.png", rows)
         finished = (directory / "result.json").is_file()
         result = read_json(directory / "result.json") if finished else {}
+        if finished and "agent" in card["config"]:
+            figures += _film(directory)
         text = run_report(card, result, figures)
     (directory / "report.md").write_text(text, encoding="utf-8")
     return text
+
+
+def _film(directory: Path) -> list[str]:
+    """The GIF of an agent, or none where nothing can be drawn."""
+    from jaxmeta.rl.film import film  # which loads the simulator
+
+    try:
+        film(Run.load(directory).experiment, directory, directory / "episode.gif")
+    except RuntimeError as error:
+        warnings.warn(f"episode.gif is left out: {error}", stacklevel=2)
+        return []
+    return ["episode.gif"]
