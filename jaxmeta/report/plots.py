@@ -54,7 +54,7 @@ def learning_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             if band:
                 low, high = np.array(band).T
                 axis.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
-        axis.set(xlabel="outer step", ylabel=metric)
+        axis.set(xlabel="step", ylabel=metric)
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
