@@ -87,14 +87,14 @@ def compile_scenes(geometries: Sequence[Geometry], timestep: float) -> Models:
       timestep: of the simulation, seconds.
 
     Raises:
-      ValueError: if a mass matrix has entries that the generic scene's has not.
+      ValueError: for a scene that needs another program than the generic one, naming
+        the task's index and what differs.
     """
     with _promoting():
         generic = mjx.put_model(compile_scene(_generic(), timestep))
         models = [mjx.put_model(compile_scene(g, timestep)) for g in geometries]
-    for model in models:
-        if np.any(model.M_rownnz > generic.M_rownnz):
-            raise ValueError("a scene has a denser mass matrix than the generic one.")
+    for i, model in enumerate(models):
+        _check_same_program(i, model, generic)
     rows = [jax.tree.leaves(model) for model in models]
     leaves = jax.tree.leaves(generic)
     differing = tuple(
@@ -104,6 +104,51 @@ def compile_scenes(geometries: Sequence[Geometry], timestep: float) -> Models:
     )
     stacked = [jnp.stack([row[i] for row in rows]) for i in differing]
     return Models(generic, differing, stacked)
+
+
+SPARSITY = {"nC", "M_rownnz", "M_rowadr", "M_colind"}
+"""Which entries of the mass matrix are stored; the generic scene's are used."""
+
+UNREAD = {
+    *("body_sameframe", "geom_sameframe", "body_simple", "dof_simplenum", "ngravcomp"),
+    "_impl.geom_rbound_hfield",
+}
+"""Short cuts of C MuJoCo and what concerns height fields: no part of the program."""
+
+
+def _check_same_program(i: int, model: mjx.Model, generic: mjx.Model) -> None:
+    fields, expected = _program(model), _program(generic)
+    for name, value in expected.items():
+        if name not in SPARSITY | UNREAD and not np.array_equal(fields[name], value):
+            raise ValueError(
+                f"the scene of task {i} needs a program of its own: {name} must be "
+                f"{value}, got {fields[name]}."
+            )
+    if extra := _mass_entries(model) - _mass_entries(generic):
+        raise ValueError(
+            f"the scene of task {i} has a denser mass matrix than the generic one, at "
+            f"{sorted(extra)}."
+        )
+
+
+def _program(model: Any, prefix: str = "") -> dict[str, Any]:
+    """All fields of a model by name; of arrays, which may differ, shapes and types."""
+    found = {}
+    for field in dataclasses.fields(model):
+        name, value = prefix + field.name, getattr(model, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= _program(value, f"{name}.")
+        elif isinstance(value, jax.Array):
+            found[name] = jax.ShapeDtypeStruct(value.shape, value.dtype)
+        else:
+            found[name] = value
+    return found
+
+
+def _mass_entries(model: mjx.Model) -> set[tuple[int, int]]:
+    """Row and column of what is stored of the mass matrix."""
+    rows = np.repeat(np.arange(model.nv), model.M_rownnz)
+    return set(zip(rows.tolist(), model.M_colind.tolist(), strict=True))
 
 
 def _generic() -> Geometry:
