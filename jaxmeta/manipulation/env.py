@@ -91,8 +91,8 @@ class ManipulationEnv(Env):
     give `suite.of("train")`: `suite.tasks` holds those to test on, too.
 
     Args:
-      tasks: official names without version, such as "door-open"; with several, `reset`
-        draws one of them uniformly.
+      tasks: official names without version, such as "door-open", or tasks of your own;
+        with several, `reset` draws one of them uniformly.
       physics: the faithful 5 steps of 2.5 ms by default.
       hidden_goal: whether the goal is left out of the observation (zeros).
       one_hot: whether the number of the task is appended, one-hot.
@@ -111,7 +111,7 @@ class ManipulationEnv(Env):
 
     def __init__(
         self,
-        tasks: Sequence[str],
+        tasks: Sequence[str | ManipulationTask],
         *,
         physics: Physics | None = None,
         hidden_goal: bool = False,
@@ -127,7 +127,9 @@ class ManipulationEnv(Env):
                 f'reward_version must be "v1" or "v2", got {reward_version!r}.'
             )
         self.reward_version = reward_version
-        self.tasks: tuple[ManipulationTask, ...] = tuple(find(name) for name in tasks)
+        self.tasks: tuple[ManipulationTask, ...] = tuple(
+            find(task) if isinstance(task, str) else task for task in tasks
+        )
         self.physics = Physics() if physics is None else physics
         self.hidden_goal, self.one_hot = hidden_goal, one_hot
         geometries = [task.geometry for task in self.tasks]
