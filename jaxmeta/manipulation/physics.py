@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,9 @@ from jaxmeta.manipulation.scene import (
 
 with contextlib.redirect_stdout(io.StringIO()):  # it prints what it has no need of
     from mujoco import mjx
+
+STEP_TIME = 0.0125
+"""From one observation to the next, seconds."""
 
 NUM_JOINTS = 3
 """Joints of the mechanism: the last positions of the state."""
@@ -174,10 +178,10 @@ def _generic() -> Geometry:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Physics:
-    """How time passes; a step of the environment should take 12.5 ms in all.
+    """How time passes; a step of the environment takes 12.5 ms in all.
 
     Raises:
-      ValueError: for a number that is not positive.
+      ValueError: for a number that is not positive, or steps of another length.
     """
 
     timestep: float = 0.0025
@@ -191,6 +195,12 @@ class Physics:
             raise ValueError(
                 "timestep must be positive and substeps >= 1, got "
                 f"{self.timestep} and {self.substeps}."
+            )
+        if not math.isclose(self.timestep * self.substeps, STEP_TIME):
+            raise ValueError(
+                f"timestep times substeps must be {STEP_TIME} s, as 0.0025 times 5 "
+                f"(faithful) or 0.0125 times 1 (fast), got {self.timestep} times "
+                f"{self.substeps}."
             )
 
     def step(

@@ -147,8 +147,11 @@ def test_time_is_up_after_500_steps():
     step = jax.jit(env.step)
     state = step(state, jnp.zeros(4))
     assert (float(state.done), float(state.info["truncation"])) == (0.0, 0.0)
-    state = step(state, jnp.zeros(4))
-    assert (float(state.done), float(state.info["truncation"])) == (1.0, 1.0)
+    for _ in range(2):  # a step after the end goes on
+        state = step(state, jnp.zeros(4))
+        assert (float(state.done), float(state.info["truncation"])) == (1.0, 1.0)
+    assert int(state.info["play"].steps) == HORIZON + 1
+    assert np.isfinite(state.obs).all()
     assert env.dt == pytest.approx(1 / 80)
 
 
@@ -178,7 +181,44 @@ def test_mistakes_are_named(untyped):
         ManipulationEnv(["reach"], reward_version="v3")
     with pytest.raises(ValueError, match=r"timestep must be positive .* got 0.0"):
         Physics(timestep=0.0)
+    with pytest.raises(ValueError, match=r"must be 0.0125 s, as 0.0025 times 5 .* got"):
+        Physics(timestep=0.0025, substeps=4)
     env = ManipulationEnv(["reach"])
     state = jax.eval_shape(env.reset, jax.random.key(0))
     with pytest.raises(ValueError, match=r"shape \(4,\), got \(3,\)"):
         jax.eval_shape(env.step, state, jnp.zeros(3))
+
+
+def test_a_task_that_is_not_there_is_named(untyped):
+    """In jit, where its number is not known, it is clipped."""
+    env = ManipulationEnv(["reach", "push"])
+    for task in (2, -1, jnp.array(7)):
+        with pytest.raises(ValueError, match=f"task must be in 0 to 1, got {task}"):
+            env.reset_task(jax.random.key(0), task)
+        with pytest.raises(ValueError, match=f"task must be in 0 to 1, got {task}"):
+            env.reset_to(jnp.zeros(6), task, jax.random.key(0))
+    tasks = jnp.array([-1, 0, 1, 2])
+    keys = jnp.tile(jax.random.PRNGKey(0), (4, 1))
+    state = jax.jit(jax.vmap(env.reset_task))(keys, tasks)
+    assert state.info["play"].task.tolist() == [0, 0, 1, 1]
+    np.testing.assert_array_equal(state.obs[::3], state.obs[1:3])
+
+
+def test_keys_of_another_kind_are_named(untyped):
+    env = ManipulationEnv(["reach"])
+    wanted = r"keys must be of JAX's default kind, key<fry>, .* got"
+    other = jax.random.key(0, impl="rbg")
+    for start in (env.reset, lambda key: env.reset_task(key, jnp.array(0))):
+        with pytest.raises(ValueError, match=f"{wanted} key<rbg> of shape"):
+            jax.eval_shape(start, other)
+        with pytest.raises(ValueError, match=rf"{wanted} uint32 of shape \(4,\)"):
+            jax.eval_shape(start, jax.random.key_data(other))
+    with pytest.raises(ValueError, match=wanted):
+        jax.eval_shape(wrap(env).reset, jax.random.split(other, 3))
+
+
+def test_a_batch_of_no_environments_is_refused(untyped):
+    env, keys = wrap(ManipulationEnv(["reach"])), jax.random.split(jax.random.key(0), 1)
+    for wrong in (keys[:0], keys[0], jax.random.key_data(keys[0])):
+        with pytest.raises(ValueError, match="one for each environment and at least"):
+            jax.eval_shape(env.reset, wrong)
