@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from brax.envs.base import Env, State
+from jax.core import Tracer
 
-from jaxmeta.core.types import Array, Bool, Float, Int, PRNGKey, Scalar
+from jaxmeta.core.types import Array, Bool, Float, Int, Scalar
 from jaxmeta.manipulation.hand import AT_RESET, STEP_LENGTH, pull
 from jaxmeta.manipulation.observation import Frame, clipped, frame, observe
 from jaxmeta.manipulation.physics import (
@@ -91,8 +92,8 @@ class ManipulationEnv(Env):
     give `suite.of("train")`: `suite.tasks` holds those to test on, too.
 
     Args:
-      tasks: official names without version, such as "door-open"; with several, `reset`
-        draws one of them uniformly.
+      tasks: official names without version, such as "door-open", or tasks of your own;
+        with several, `reset` draws one of them uniformly.
       physics: the faithful 5 steps of 2.5 ms by default.
       hidden_goal: whether the goal is left out of the observation (zeros).
       one_hot: whether the number of the task is appended, one-hot.
@@ -111,7 +112,7 @@ class ManipulationEnv(Env):
 
     def __init__(
         self,
-        tasks: Sequence[str],
+        tasks: Sequence[str | ManipulationTask],
         *,
         physics: Physics | None = None,
         hidden_goal: bool = False,
@@ -127,7 +128,9 @@ class ManipulationEnv(Env):
                 f'reward_version must be "v1" or "v2", got {reward_version!r}.'
             )
         self.reward_version = reward_version
-        self.tasks: tuple[ManipulationTask, ...] = tuple(find(name) for name in tasks)
+        self.tasks: tuple[ManipulationTask, ...] = tuple(
+            find(task) if isinstance(task, str) else task for task in tasks
+        )
         self.physics = Physics() if physics is None else physics
         self.hidden_goal, self.one_hot = hidden_goal, one_hot
         geometries = [task.geometry for task in self.tasks]
@@ -159,14 +162,30 @@ class ManipulationEnv(Env):
         return self.physics.timestep * self.physics.substeps
 
     def reset(self, rng: Array) -> State:
-        """Starts an episode of a task drawn uniformly, with a goal drawn anew."""
-        task_key, key = jax.random.split(_typed(rng))
+        """Starts an episode of a task drawn uniformly, with a goal drawn anew.
+
+        Args:
+          rng: a key, typed or, as Brax's agents pass it, raw.
+
+        Raises:
+          ValueError: for a key that is not of JAX's default kind.
+        """
+        task_key, key = jax.random.split(typed(rng))
         task = jax.random.randint(task_key, (), 0, len(self.tasks))
         return self.reset_task(key, task)
 
     def reset_task(self, rng: Array, task: Int[Array, ""]) -> State:
-        """Starts an episode of task number `task`, with a goal drawn anew."""
-        draw_key, key = jax.random.split(_typed(rng))
+        """Starts an episode of a task, with a goal drawn anew.
+
+        Args:
+          rng: a key, as of `reset`.
+          task: its number among the environment's tasks. Inside `jit` or `vmap`, where
+            it is not known, it is clipped.
+
+        Raises:
+          ValueError: for a number that no task has, and as `reset` does.
+        """
+        draw_key, key = jax.random.split(typed(rng))
         return self.reset_to(self.draw(draw_key, task), task, key)
 
     def draw(self, rng: Array, task: Int[Array, ""]) -> Float[Array, "6"]:
@@ -174,6 +193,7 @@ class ManipulationEnv(Env):
 
         The official tasks accept a third of their draws or more.
         """
+        task = self._number(task)
         shares = jax.random.uniform(rng, (NUM_DRAWS, VECTOR))
         low, high = self._low[task], self._high[task]
         vectors = low[None] + shares * (high - low)[None]
@@ -185,7 +205,17 @@ class ManipulationEnv(Env):
     def reset_to(
         self, vector: Float[Array, "6"], task: Int[Array, ""], rng: Array
     ) -> State:
-        """Starts an episode of a task from a given draw."""
+        """Starts an episode of a task from a given draw.
+
+        Args:
+          vector: `[6]` the draw, as of `draw` or of a suite.
+          task: as of `reset_task`.
+          rng: as of `reset`; for the draws of later episodes.
+
+        Raises:
+          ValueError: as `reset_task` does.
+        """
+        task = self._number(task)
         place = self._ask(task, lambda t, v: t.place(_own(t, v)), vector)
         goal = self._hand_start[task]
         model = self.models.of(task, place.fixture)
@@ -204,7 +234,7 @@ class ManipulationEnv(Env):
             before=judged.seen,
             steps=jnp.zeros((), jnp.int32),
             solved=jnp.array(False),
-            key=jax.random.key_data(_typed(rng)),
+            key=jax.random.key_data(typed(rng)),
         )
         zero = jnp.zeros((), jnp.float32)
         info = {"play": play, "truncation": zero}
@@ -255,6 +285,12 @@ class ManipulationEnv(Env):
             info={**state.info, "play": play, "truncation": done},
         )
 
+    def _number(self, task: Int[Array, ""]) -> Int[Array, ""]:
+        last = len(self.tasks) - 1
+        if not isinstance(task, Tracer) and not 0 <= task <= last:
+            raise ValueError(f"task must be in 0 to {last}, got {task}.")
+        return jnp.clip(task, 0, last)
+
     def _ask(self, task: Int[Array, ""], question: Any, *given: Any) -> Any:
         """What the task answers; small arithmetic, so all are asked under `vmap`."""
         branches = [functools.partial(question, one) for one in self.tasks]
@@ -299,11 +335,29 @@ class ManipulationEnv(Env):
         return jnp.concatenate([obs, jax.nn.one_hot(task, len(self.tasks))])
 
 
-def _typed(key: Array) -> PRNGKey:
-    """A typed key; Brax's agents pass raw ones."""
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    return jax.random.wrap_key_data(key)
+def typed(keys: Array) -> Array:
+    """Keys with a type, from such or from raw ones, as Brax's agents pass them.
+
+    Args:
+      keys: one or many.
+
+    Raises:
+      ValueError: for keys that are not of JAX's default kind, as `PRNGKey(0)` is; a
+        state holds its key raw, of that kind.
+
+    Example:
+      >>> typed(jax.random.PRNGKey(0)) == jax.random.key(0)
+      Array(True, dtype=bool)
+    """
+    usual = jax.random.key(0)
+    raw = jax.random.key_data(usual)
+    is_raw = (keys.shape[-1:], keys.dtype) == (raw.shape, raw.dtype)
+    if keys.dtype != usual.dtype and not is_raw:
+        raise ValueError(
+            f"keys must be of JAX's default kind, {usual.dtype}, as jax.random.key(0) "
+            f"is, got {keys.dtype} of shape {keys.shape}."
+        )
+    return jax.random.wrap_key_data(keys) if is_raw else keys
 
 
 def _own(task: ManipulationTask, vector: Float[Array, "6"]) -> Array:

@@ -12,6 +12,7 @@ crowd the fingers out.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -35,6 +36,9 @@ from jaxmeta.manipulation.scene import (
     Shape,
     mjcf,
 )
+
+STEP_TIME = 0.0125
+"""From one observation to the next, seconds."""
 
 NUM_JOINTS = 3
 """Joints of the mechanism: the last positions of the state."""
@@ -83,14 +87,14 @@ def compile_scenes(geometries: Sequence[Geometry], timestep: float) -> Models:
       timestep: of the simulation, seconds.
 
     Raises:
-      ValueError: if a mass matrix has entries that the generic scene's has not.
+      ValueError: for a scene that needs another program than the generic one, naming
+        the task's index and what differs.
     """
     with _promoting():
         generic = mjx.put_model(compile_scene(_generic(), timestep))
         models = [mjx.put_model(compile_scene(g, timestep)) for g in geometries]
-    for model in models:
-        if np.any(model.M_rownnz > generic.M_rownnz):
-            raise ValueError("a scene has a denser mass matrix than the generic one.")
+    for i, model in enumerate(models):
+        _check_same_program(i, model, generic)
     rows = [jax.tree.leaves(model) for model in models]
     leaves = jax.tree.leaves(generic)
     differing = tuple(
@@ -100,6 +104,51 @@ def compile_scenes(geometries: Sequence[Geometry], timestep: float) -> Models:
     )
     stacked = [jnp.stack([row[i] for row in rows]) for i in differing]
     return Models(generic, differing, stacked)
+
+
+SPARSITY = {"nC", "M_rownnz", "M_rowadr", "M_colind"}
+"""Which entries of the mass matrix are stored; the generic scene's are used."""
+
+UNREAD = {
+    *("body_sameframe", "geom_sameframe", "body_simple", "dof_simplenum", "ngravcomp"),
+    "_impl.geom_rbound_hfield",
+}
+"""Short cuts of C MuJoCo and what concerns height fields: no part of the program."""
+
+
+def _check_same_program(i: int, model: mjx.Model, generic: mjx.Model) -> None:
+    fields, expected = _program(model), _program(generic)
+    for name, value in expected.items():
+        if name not in SPARSITY | UNREAD and not np.array_equal(fields[name], value):
+            raise ValueError(
+                f"the scene of task {i} needs a program of its own: {name} must be "
+                f"{value}, got {fields[name]}."
+            )
+    if extra := _mass_entries(model) - _mass_entries(generic):
+        raise ValueError(
+            f"the scene of task {i} has a denser mass matrix than the generic one, at "
+            f"{sorted(extra)}."
+        )
+
+
+def _program(model: Any, prefix: str = "") -> dict[str, Any]:
+    """All fields of a model by name; of arrays, which may differ, shapes and types."""
+    found = {}
+    for field in dataclasses.fields(model):
+        name, value = prefix + field.name, getattr(model, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= _program(value, f"{name}.")
+        elif isinstance(value, jax.Array):
+            found[name] = jax.ShapeDtypeStruct(value.shape, value.dtype)
+        else:
+            found[name] = value
+    return found
+
+
+def _mass_entries(model: mjx.Model) -> set[tuple[int, int]]:
+    """Row and column of what is stored of the mass matrix."""
+    rows = np.repeat(np.arange(model.nv), model.M_rownnz)
+    return set(zip(rows.tolist(), model.M_colind.tolist(), strict=True))
 
 
 def _generic() -> Geometry:
@@ -125,10 +174,10 @@ def _generic() -> Geometry:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Physics:
-    """How time passes; a step of the environment should take 12.5 ms in all.
+    """How time passes; a step of the environment takes 12.5 ms in all.
 
     Raises:
-      ValueError: for a number that is not positive.
+      ValueError: for a number that is not positive, or steps of another length.
     """
 
     timestep: float = 0.0025
@@ -142,6 +191,12 @@ class Physics:
             raise ValueError(
                 "timestep must be positive and substeps >= 1, got "
                 f"{self.timestep} and {self.substeps}."
+            )
+        if not math.isclose(self.timestep * self.substeps, STEP_TIME):
+            raise ValueError(
+                f"timestep times substeps must be {STEP_TIME} s, as 0.0025 times 5 "
+                f"(faithful) or 0.0125 times 1 (fast), got {self.timestep} times "
+                f"{self.substeps}."
             )
 
     def step(

@@ -16,7 +16,7 @@ import numpy as np
 from brax.envs.base import Env, State, Wrapper
 from brax.envs.wrappers.training import EpisodeWrapper, VmapWrapper
 
-from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
+from jaxmeta.manipulation.env import HORIZON, ManipulationEnv, typed
 
 
 class AutoReset(Wrapper):
@@ -31,8 +31,21 @@ class AutoReset(Wrapper):
     """
 
     def reset(self, rng: jax.Array) -> State:
-        if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
-            rng = jax.random.key_data(rng)  # Brax's wrappers count its axes
+        """Starts an episode in every environment.
+
+        Args:
+          rng: a key for each, typed or raw.
+
+        Raises:
+          ValueError: for a single key, no keys, or keys of another kind than JAX's
+            default.
+        """
+        rng = jax.random.key_data(typed(rng))  # Brax's wrappers count its axes
+        if rng.ndim != 2 or not len(rng):
+            raise ValueError(
+                "reset needs a row of keys, one for each environment and at least one, "
+                f"got keys of shape {rng.shape[:-1]}."
+            )
         state = self.env.reset(rng)
         return dataclasses.replace(state, info={**state.info, "final_obs": state.obs})
 

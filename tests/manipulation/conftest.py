@@ -1,4 +1,4 @@
-"""All fifty tasks side by side in one compiled program, made once a process."""
+"""All tasks side by side in one compiled program, made once a process."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from jaxmeta.manipulation.tasks import TASKS
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-    """An environment of every task, and its compiled functions on a batch of 50."""
+    """An environment of every task, and its compiled functions on a batch of them."""
 
     env: ManipulationEnv
     tasks: jax.Array
@@ -30,7 +30,7 @@ class Room:
 
 @pytest.fixture(scope="session")
 def room():
-    """The fifty tasks, compiled."""
+    """The fifty tasks, and any that were added, compiled."""
     env = ManipulationEnv(list(TASKS))
     step = jax.jit(jax.vmap(env.step))
     reset_to = jax.jit(jax.vmap(env.reset_to))

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from jaxmeta.manipulation.observation import clipped, frame, observe
+from jaxmeta.manipulation.suites import Suite
 from jaxmeta.manipulation.task import Readings
-from jaxmeta.manipulation.tasks import TASKS
+from jaxmeta.manipulation.tasks import find
 
 RECORDINGS = Path(
     os.environ.get(
@@ -24,10 +25,10 @@ RECORDINGS = Path(
 SHARE = 0.999
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(scope="module", params=Suite(name="MT50").tasks)
 def played(request):
     """A task, its recording, and what ours says of every row."""
-    task = TASKS[request.param]
+    task = find(request.param)
     with np.load(RECORDINGS / f"{task.name}.npz") as file:
         rows = dict(file)
     now = Readings(*(jnp.asarray(rows[name], jnp.float32) for name in Readings._fields))

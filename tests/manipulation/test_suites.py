@@ -53,7 +53,8 @@ def test_official_lists():
     assert list(Suite(name="MT10").of("train")) == MT10
     assert list(Suite(name="ML10").of("test")) == ML10_TEST
     assert list(Suite(name="ML45").of("test")) == ML45_TEST
-    assert set(Suite(name="MT50").tasks) == set(TASKS)
+    assert len(Suite(name="MT50").tasks) == 50
+    assert set(Suite(name="MT50").tasks) <= set(TASKS)
     ml45 = Suite(name="ML45")
     assert not set(ml45.of("train")) & set(ml45.of("test"))
     # The official leak.

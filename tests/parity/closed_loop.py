@@ -26,7 +26,8 @@ from jaxmeta.manipulation.observation import clipped, frame, observe
 from jaxmeta.manipulation.physics import compile_scene
 from jaxmeta.manipulation.render import Renderer, save_gif
 from jaxmeta.manipulation.sensors import Poses, read, views_of
-from jaxmeta.manipulation.tasks import TASKS
+from jaxmeta.manipulation.suites import Suite
+from jaxmeta.manipulation.tasks import find
 
 SUBSTEPS, HORIZON = 5, 500
 EVERY, FPS = 2, 20  # of 80 steps a second
@@ -159,8 +160,8 @@ def main():
         sys.path.append(str(options.official))
     from metaworld.policies import ENV_POLICY_MAP
 
-    for name in options.tasks or TASKS:
-        task = TASKS[name]
+    for name in options.tasks or Suite(name="MT50").tasks:
+        task = find(name)
         with np.load(options.recordings / f"{name}.npz") as rows:
             vectors = np.unique(rows["vector"], axis=0)[: options.episodes]
         loop, policy = Loop(task), ENV_POLICY_MAP[f"{name}-v3"]()

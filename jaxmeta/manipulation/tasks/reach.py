@@ -10,6 +10,7 @@ from jaxmeta.manipulation.shaping_v1 import progress
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 PUCK = Box((0.02, 0.02, 0.02), mass=0.75)
+FLAT_PUCK = Box((0.03, 0.03, 0.015), mass=0.75)
 WALL = Box((0.12, 0.01, 0.06), (0.1, 0.75, 0.06))
 
 RADIUS = 0.05
@@ -61,10 +62,10 @@ class Reach(ManipulationTask):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReachWall(Reach):
-    """The same behind a wall."""
+    """The same behind a wall, with a flatter puck."""
 
     name = "reach-wall"
-    geometry = Geometry(free=(PUCK,), walls=(WALL,))
+    geometry = Geometry(free=(FLAT_PUCK,), walls=(WALL,))
     low = (-0.05, 0.6, 0.015, -0.05, 0.85, 0.05)
     high = (0.05, 0.65, 0.015, 0.05, 0.9, 0.3)
     goal_low, goal_high = low[3:], high[3:]

@@ -1,0 +1,186 @@
+"""Official actions, open loop, in our scene: how far apart hand and object come.
+
+Until the first contact our scene should do what the official one does; after it the
+hand's errors decide who touches what, and how. `pytest -rP` prints the table.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmeta.manipulation.suites import Suite
+from jaxmeta.manipulation.tasks import TASKS
+
+RECORDINGS = Path(__file__).parents[1] / "parity" / "recordings"
+OFFICIAL = Suite(name="MT50").tasks
+REST = 20
+"""Steps after which what lies free has come to rest."""
+# What is observed right after the official reset, before the positions set by it have
+# been passed on, is 20 cm off there.
+STALE = {"window-close"}
+
+# By how many metres objects may differ before anything touches them, where that is more
+# than 1 mm, by reason.
+LOOSE = {
+    # They start within the table or a wall, which pushes them out. Ours does it faster.
+    "bin-picking": 5e-3,
+    "hammer": 40e-3,
+    "hand-insert": 25e-3,
+    "pick-place-wall": 1.5e-3,
+    # They are dropped, and the official ones sink in deeper where they land.
+    "box-close": 5e-3,
+    "peg-insert-side": 2e-3,
+    "sweep": 3e-3,
+    # The official ones rest 1 mm deep in the table.
+    "coffee-pull": 1.1e-3,
+    "reach-wall": 1.4e-3,
+    # Pushed by what they start in: by the safe, the chest and the hand.
+    "door-close": 4e-3,
+    "drawer-close": 1.1e-3,
+    "handle-press": 3e-3,
+}
+
+
+class Apart(NamedTuple):
+    """Distances of ours from the official ones at every step of an episode, metres."""
+
+    hand: np.ndarray
+    object: np.ndarray
+    contact: int
+    """The first step at which something touches the object, in either scene."""
+
+    @property
+    def before(self):
+        """Hand and object before the first contact."""
+        return self.hand[1 : self.contact], self.object[1 : self.contact]
+
+    @property
+    def after(self):
+        """From the first contact on."""
+        return self.hand[self.contact :], self.object[self.contact :]
+
+
+def compare(name, seen, recorded):
+    """How far apart an episode is."""
+    theirs = recorded["observation"]
+    part = lambda places: np.linalg.norm(seen[:, places] - theirs[:, places], axis=1)
+    pressed = (recorded["pad_forces"] > 0).any(axis=1)
+    touched = _moved(name, seen) | _moved(name, theirs) | pressed
+    contact = int(np.argmax(touched)) if touched.any() else len(seen)
+    return Apart(part(slice(0, 3)), part(slice(4, 7)), contact)
+
+
+def _moved(name, observed):
+    """Whether an object is not where it was at rest; mechanisms are from the start."""
+    objects = observed[:, [*range(4, 7), *range(11, 14)]]
+    rest = REST if TASKS[name].object_at.body == "free" else 1
+    moved = np.abs(objects - objects[min(rest, len(objects) - 1)]).max(axis=1) > 1e-3
+    return moved & (np.arange(len(objects)) > rest)
+
+
+def table(apart):
+    """Median and maximum of every task, before and after the first contact, mm."""
+    lines = [f"{'mm, median / maximum':26s} contact  hand          object        after"]
+    for name, one in apart.items():
+        cells = [
+            f"{1e3 * np.median(x):5.1f} /{1e3 * x.max():6.1f}" if len(x) else " " * 13
+            for x in (*one.before, *one.after)
+        ]
+        lines.append(f"{name:26s} {one.contact:7d} {' '.join(cells)}")
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """The first episode of every task: the clean scripted policy."""
+    found = {}
+    for name in OFFICIAL:
+        with np.load(RECORDINGS / f"{name}.npz") as file:
+            rows = dict(file)
+        found[name] = {key: x[rows["episode"] == 0] for key, x in rows.items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def replayed(room, recorded):
+    """What is seen when our scene gets the official actions, by task."""
+    names = [task.name for task in room.env.tasks]
+    vectors = np.zeros((len(names), 6), np.float32)
+    longest = max(len(rows["action"]) for rows in recorded.values())
+    actions = np.zeros((longest, len(names), 4), np.float32)
+    for name, rows in recorded.items():
+        i, vector, action = names.index(name), rows["vector"][0], rows["action"]
+        vectors[i, : len(vector)] = vector
+        actions[: len(action), i] = action
+    keys = jax.random.split(jax.random.key(0), len(names))
+    state = room.reset_to(jnp.asarray(vectors), room.tasks, keys)
+    seen = [np.asarray(state.obs)]
+    for action in actions[1:]:
+        state = room.step(state, jnp.asarray(action))
+        seen.append(np.asarray(state.obs))
+    seen = np.array(seen)
+    return {
+        name: seen[: len(rows["action"]), names.index(name)]
+        for name, rows in recorded.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def apart(replayed, recorded):
+    """The distances of every task, and the table of them."""
+    found = {
+        name: compare(name, seen, recorded[name]) for name, seen in replayed.items()
+    }
+    return found, table(found)
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_things_start_where_they_do_officially(replayed, recorded, name):
+    if name in STALE:
+        pytest.skip("the official observation of a reset is stale here")
+    ours, theirs = replayed[name][0], recorded[name]["observation"][0]
+    # In three tasks the official hand has been pushed aside before the first step.
+    np.testing.assert_allclose(ours[:3], theirs[:3], atol=7e-3)
+    np.testing.assert_allclose(ours[4:7], theirs[4:7], atol=1e-3)
+    np.testing.assert_allclose(ours[11:14], theirs[11:14], atol=1e-3)
+    np.testing.assert_allclose(ours[36:], theirs[36:], atol=1e-3)
+    difference = min(np.abs(ours[7:11] - sign * theirs[7:11]).max() for sign in (1, -1))
+    # The official box-close leaves the lid turned as the episode before did.
+    assert difference < 2e-3
+
+
+def test_objects_are_where_they_are_officially_until_they_are_touched(apart):
+    found, text = apart
+    print(text)
+    for name, one in found.items():
+        _, difference = one.before
+        assert difference.max(initial=0.0) <= LOOSE.get(name, 1e-3), (name, text)
+
+
+def test_the_hand_follows_the_official_one(apart):
+    """Open loop, without the official arm and its sideways bending."""
+    found, text = apart
+    hands = [one.before[0] for one in found.values() if one.contact > 1]
+    assert len(hands) == len(OFFICIAL)
+    medians = np.sort([np.median(hand) for hand in hands])
+    largest = np.sort([hand.max() for hand in hands])
+    assert medians[-1] < 0.016, text
+    assert medians[39] < 0.007, text
+    # A centimetre at every step is what it should be.
+    assert (largest <= 0.010).sum() >= 28, text
+    assert largest[-1] < 0.026, text
+
+
+def test_after_contact_errors_stay_small(apart):
+    """Of what is held or pushed; what rolls or slips away goes its own way."""
+    found, text = apart
+    after = [one.after for one in found.values() if len(one.after[0])]
+    hand, thing = (
+        np.sort([np.median(x) for x in rows]) for rows in zip(*after, strict=True)
+    )
+    assert np.median(hand) < 0.010, text
+    assert np.median(thing) < 0.012, text

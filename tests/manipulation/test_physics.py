@@ -1,0 +1,57 @@
+"""One program for every scene, and how time passes in it."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmeta.manipulation import physics
+from jaxmeta.manipulation.physics import body_ids, compile_scene, compile_scenes
+from jaxmeta.manipulation.scene import Box, Geometry, Joint, mjcf
+from jaxmeta.manipulation.tasks import TASKS
+
+SLANTED = Joint((0.6, 0.0, 0.8), -1.0, 1.0)
+
+
+def test_a_scene_with_a_program_of_its_own_is_named(monkeypatch):
+    def patient(geometry, timestep):
+        iterations = 3 if geometry.floor < 0 else 2
+        text = mjcf(geometry, timestep=timestep)
+        return text.replace('iterations="2"', f'iterations="{iterations}"', 1)
+
+    monkeypatch.setattr(physics, "mjcf", patient)
+    with pytest.raises(ValueError, match=r"of task 1 .* opt.iterations must be 2, got"):
+        compile_scenes([Geometry(), Geometry(floor=-0.1)], 0.0025)
+
+
+def test_a_scene_with_another_number_of_pairs_is_named(monkeypatch):
+    def lonely(geometry, timestep):
+        text = mjcf(geometry, timestep=timestep)
+        if geometry.floor == 0:
+            return text
+        start = text.index("<pair")
+        return text[:start] + text[text.index("/>", start) + 2 :]
+
+    monkeypatch.setattr(physics, "mjcf", lonely)
+    with pytest.raises(ValueError, match=r"of task 2 .* npair must be"):
+        compile_scenes([Geometry(), Geometry(), Geometry(floor=-0.1)], 0.0025)
+
+
+def test_a_denser_mass_matrix_is_refused(monkeypatch):
+    monkeypatch.setattr(physics, "_generic", Geometry)
+    crooked = Geometry(
+        mechanism=(Box((0.1, 0.2, 0.3), (0.1, 0.1, 0.1)),), slides=(SLANTED,)
+    )
+    with pytest.raises(ValueError, match=r"of task 1 has a denser mass matrix .* \(1"):
+        compile_scenes([Geometry(), crooked], 0.0025)
+
+
+@pytest.mark.parametrize("name", ["assembly", "door-open", "hammer"])
+def test_a_model_is_what_mujoco_compiles(name):
+    geometries = [task.geometry for task in TASKS.values()]
+    models = compile_scenes(geometries, 0.0025)
+    fixture = jnp.array([0.1, 0.2, 0.3])
+    model = models.of(jnp.array(list(TASKS).index(name)), fixture)
+    own = compile_scene(TASKS[name].geometry, 0.0025)
+    for field in ("geom_size", "body_inertia", "jnt_range", "pair_friction"):
+        np.testing.assert_allclose(getattr(model, field), getattr(own, field))
+    np.testing.assert_allclose(model.body_pos[body_ids()["fixture"]], fixture)
