@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxmeta.core.table import Cell, Runs, Table
 from jaxmeta.manipulation.official import VARIABLE, VERSION
-from jaxmeta.manipulation.parity import MODES, ScriptedPlay
-from jaxmeta.manipulation.physics import Physics
+from jaxmeta.manipulation.parity import ScriptedPlay
+from jaxmeta.manipulation.physics import MODES, Physics
 from jaxmeta.manipulation.suites import Suite
 
 PAPER = "Yu et al. 2019 (arXiv 1910.10897); McLean et al. 2025, Meta-World+"

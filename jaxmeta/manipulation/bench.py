@@ -19,7 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxmeta.manipulation.env import ManipulationEnv
 from jaxmeta.manipulation.official import VARIABLE, Official
-from jaxmeta.manipulation.parity import MODES
+from jaxmeta.manipulation.physics import MODES
 from jaxmeta.manipulation.suites import Suite
 
 ROUNDS, STEPS = 5, 10

@@ -23,12 +23,6 @@ from jaxmeta.manipulation.official import Official, check
 from jaxmeta.manipulation.physics import Physics
 from jaxmeta.manipulation.suites import NUM_GOALS, Suite
 
-MODES = {
-    "faithful": Physics(),
-    "fast": Physics(timestep=0.0125, substeps=1),
-}
-"""The physics whose effect and speed are measured: 5 x 2.5 ms, 1 x 12.5 ms."""
-
 EVERY = 25
 """Steps between two looks at the progress."""
 

@@ -16,7 +16,8 @@ from jaxmeta.core.run import Run
 from jaxmeta.manipulation import official
 from jaxmeta.manipulation.bench import official_rate
 from jaxmeta.manipulation.official import Official, OfficialError
-from jaxmeta.manipulation.parity import MODES, ScriptedPlay, play
+from jaxmeta.manipulation.parity import ScriptedPlay, play
+from jaxmeta.manipulation.physics import MODES
 from jaxmeta.manipulation.suites import Suite
 
 TASKS = ("reach", "door-open")
