@@ -240,9 +240,12 @@ class Parallel:
 
     def _pmapped(self, body: Callable) -> Callable:
         def mapped(shared, *batch):
-            self.check_divisible(_num_rows(batch))
-            split = lambda x: x.reshape(self.num_shards, -1, *x.shape[1:])
-            join = lambda x: x.reshape(-1, *x.shape[2:])
+            num_rows = _num_rows(batch)
+            self.check_divisible(num_rows)
+            # Not -1, which a leaf without elements leaves undetermined.
+            local = num_rows // self.num_shards
+            split = lambda x: x.reshape(self.num_shards, local, *x.shape[1:])
+            join = lambda x: x.reshape(num_rows, *x.shape[2:])
             same, rows = jax.pmap(
                 body,
                 axis_name=TASKS,

@@ -22,8 +22,23 @@ def test_all_tasks_compile_once(room):
     assert state.obs.shape == (num_tasks, 39)
 
 
-def test_mjx_is_mujoco(room):
-    """The same controls in C MuJoCo: the hand stays within a millimetre."""
+PARTS = {
+    "hand": slice(0, 3),
+    "fingers": slice(3, 5),
+    "free": slice(5, 8),
+    "quat": slice(8, 12),
+    "joints": slice(12, 15),
+}
+"""What is where among the positions of a state."""
+
+
+@pytest.fixture(scope="module")
+def compared(room):
+    """`[step, task, 15]` MJX less C MuJoCo for the same actions, and who touched what.
+
+    The hand goes up and about: contacts make chaos, in which solvers that stop after
+    two iterations go apart.
+    """
     state = room.start(3)
     rng, physics = np.random.default_rng(0), room.env.physics
     loops = []
@@ -32,18 +47,40 @@ def test_mjx_is_mujoco(room):
         data = mujoco.MjData(model)
         model.body("fixture").pos = state.info["play"].fixture[i]
         data.qpos[:] = state.pipeline_state.qpos[i]
-        loops.append((model, data))
-    actions = rng.uniform(-1, 1, size=(40, 50, 4)).astype(np.float32)
-    actions[:, :, 2] = np.abs(actions[:, :, 2])  # up: contacts make chaos
+        loops.append((task.name, model, data))
+    actions = rng.uniform(-1, 1, size=(100, len(loops), 4)).astype(np.float32)
+    actions[:, :, 2] = np.abs(actions[:, :, 2])
+    differences, touched = [], set()
     for action in actions:
         state = room.step(state, jnp.asarray(action))
         goals = np.asarray(jax.vmap(pull)(state.info["play"].goal))
-        for (model, data), goal, one in zip(loops, goals, action, strict=True):
+        for (name, model, data), goal, one in zip(loops, goals, action, strict=True):
             data.ctrl[:] = [one[3], -one[3], *goal]
             mujoco.mj_step(model, data, physics.substeps)
-    ours = np.asarray(state.pipeline_state.qpos)
-    theirs = np.array([data.qpos for _, data in loops])
-    np.testing.assert_allclose(ours[:, :3], theirs[:, :3], atol=1e-3)
+            pairs = [model.geom(i).name for i in data.contact.geom.flat]
+            if {"left_pad", "right_pad", "palm"} & set(pairs):
+                touched.add(name)
+        theirs = np.array([data.qpos for *_, data in loops])
+        differences.append(np.abs(np.asarray(state.pipeline_state.qpos) - theirs))
+    return np.array(differences), touched
+
+
+def test_mjx_is_mujoco(room, compared):
+    """At each of 100 steps, metres; radians of hinges."""
+    differences, touched = compared
+    # There a pad starts 12 mm within the handle, which MJX at first does not see.
+    assert touched <= {"handle-press"}
+    names = [task.name for task in room.env.tasks]
+    apart = differences[:, [name not in touched for name in names]]
+    largest = {part: apart[..., places].max() for part, places in PARTS.items()}
+    print(largest)
+    assert largest["hand"] <= 1e-3, largest
+    assert largest["fingers"] <= 1e-3, largest
+    assert largest["free"] <= 5e-4, largest
+    assert largest["quat"] <= 2e-3, largest
+    assert largest["joints"] <= 1e-4, largest
+    # Once it is out, it is with the others.
+    assert differences[40:].max() <= 2e-3
 
 
 def test_no_action_makes_a_nan(room):
