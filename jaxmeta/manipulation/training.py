@@ -50,7 +50,7 @@ class AutoReset(Wrapper):
         return dataclasses.replace(state, info={**state.info, "final_obs": state.obs})
 
     def step(self, state: State, action: jax.Array) -> State:
-        fresh_start = state.done > 0
+        fresh_start, solved = state.done > 0, state.info["play"].solved
         steps = jnp.where(fresh_start, 0.0, state.info["steps"])
         state = dataclasses.replace(
             state, done=jnp.zeros_like(state.done), info={**state.info, "steps": steps}
@@ -60,6 +60,8 @@ class AutoReset(Wrapper):
         # where its limit is shorter than the environment's.
         state.info["truncation"] = state.done
         play = state.info["play"]
+        # Of the steps for which an action is held Brax shows the last only.
+        first = (play.solved & ~solved).astype(jnp.float32)
         single = self.unwrapped
         assert isinstance(single, ManipulationEnv)
         keys = jax.random.wrap_key_data(play.key)
@@ -80,6 +82,7 @@ class AutoReset(Wrapper):
             state,
             pipeline_state=data,
             obs=obs,
+            metrics={**state.metrics, "solved": first},
             info={**state.info, "play": play, "final_obs": state.obs},
         )
 

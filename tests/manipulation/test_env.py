@@ -162,6 +162,23 @@ def test_an_episode_ends_and_another_begins():
     assert not np.allclose(state.info["play"].vector, first.vector)
 
 
+def test_an_episode_is_solved_once_however_long_actions_are_held():
+    fast = Physics(timestep=0.0125, substeps=1)
+    env = ManipulationEnv(["reach"], physics=fast)
+    for repeat in (1, 5):
+        envs = wrap(env, episode_length=40, action_repeat=repeat)
+        state = jax.jit(envs.reset)(jax.random.split(jax.random.key(0), 16))
+        step, solved, succeeded = jax.jit(envs.step), 0.0, 0.0
+        for _ in range(40 // repeat):
+            seen = np.asarray(state.obs)
+            way = seen[:, 36:] - seen[:, :3] + np.array([0.0, 0.0, TIP])
+            state = step(state, jnp.asarray(np.c_[10.0 * way, np.zeros(16)]))
+            solved += np.asarray(state.metrics["solved"])
+            succeeded = np.maximum(succeeded, state.metrics["success"])
+        assert succeeded.sum() >= 8
+        np.testing.assert_array_equal(solved, succeeded)
+
+
 def test_agents_are_told_that_it_was_for_the_time():
     """At the default length, where the environment's own end comes first."""
     fast = Physics(timestep=0.0125, substeps=1)
