@@ -143,7 +143,8 @@ def measure(
       ValueError: for a batch without environments.
       OfficialError: if `JAXMETA_METAWORLD_PYTHON` is set to something else.
     """
-    num_envs, tasks = num_envs or sizes(), tasks or Suite(name="MT50").tasks
+    num_envs = tuple(dict.fromkeys(num_envs)) or sizes()
+    tasks = tasks or Suite(name="MT50").tasks
     if min(num_envs) < 1:
         raise ValueError(f"num_envs must be >= 1, got {min(num_envs)}.")
     official, envpool = official_rate(tasks), envpool_rate(tasks)

@@ -134,8 +134,9 @@ class Control(Procedure):
                     "rate."
                 )
             writer.write(now, dict(metrics))
-            progress.update(now, metrics, metrics["time/steps_per_second"])
             latest.save(now, params, {"step": now})
+            # Whoever sees it may interrupt, and lose nothing.
+            progress.update(now, metrics, metrics["time/steps_per_second"])
 
         self.agent.train(
             env,

@@ -77,7 +77,7 @@ def test_every_size_in_both_modes_and_one_task_alone(monkeypatch):
     monkeypatch.setattr(bench, "rates", lambda found: [1.0, 4.0, 2.0, 8.0, 3.0])
     monkeypatch.setattr(bench, "official_rate", lambda tasks: 4.0)
     said = []
-    found = bench.measure([2, 4], tasks=("reach", "push"), say=said.append)
+    found = bench.measure([2, 4, 2], tasks=("reach", "push"), say=said.append)
     cases = [(len(r["tasks"]), r["num_envs"], r["physics"]) for r in found["rows"]]
     assert cases == [
         (2, 2, "faithful"),
