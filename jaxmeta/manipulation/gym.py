@@ -160,7 +160,10 @@ class GymnasiumVectorEnv(VectorEnv):
         final_obs = np.full(self.num_envs, None, object)
         for i in np.flatnonzero(done):
             final_obs[i] = seen[i]
-        last = {name: state.metrics[name] > 0 for name in ("success", "solved")}
+        last = {
+            "success": state.metrics["success"] > 0,
+            "solved": state.info["episode_metrics"]["solved"] > 0,
+        }
         return {
             "final_obs": final_obs,
             "_final_obs": done.copy(),
@@ -191,7 +194,7 @@ def _numbers(
         )
     names = [task.name for task in env.tasks]
     for name in tasks:
-        if find(name).name not in names:
+        if name not in names and find(name).name not in names:
             raise ValueError(f"env has no task {name!r}, only {', '.join(names)}.")
     return jnp.array([names.index(name) for name in tasks])
 
