@@ -38,8 +38,8 @@ class GymnasiumVectorEnv(VectorEnv):
     Args:
       env: what is played.
       num_envs: how many of it.
-      tasks: names of the tasks, one for every environment; by default each reset draws
-        them uniformly from those of `env`.
+      tasks: names of the tasks, one for every environment; by default each call of
+        `reset` draws them uniformly from those of `env`.
       episode_length: steps of an episode, at most the 500 of `env`.
 
     Raises:
@@ -160,14 +160,15 @@ class GymnasiumVectorEnv(VectorEnv):
         final_obs = np.full(self.num_envs, None, object)
         for i in np.flatnonzero(done):
             final_obs[i] = seen[i]
-        last = {
-            "success": state.metrics["success"] > 0,
-            "solved": state.info["episode_metrics"]["solved"] > 0,
-        }
+        success = state.metrics["success"] > 0
+        # What is remembered of an episode is that of the new one by now; Brax's sums
+        # are still of the old one.
+        solved = state.info["episode_metrics"]["solved"] > 0
+        task = state.info["play"].task
         return {
             "final_obs": final_obs,
             "_final_obs": done.copy(),
-            "final_info": _masked(done, task=state.info["play"].task, **last),
+            "final_info": _masked(done, task=task, success=success, solved=solved),
             "_final_info": done.copy(),
         }
 
@@ -194,7 +195,8 @@ def _numbers(
         )
     names = [task.name for task in env.tasks]
     for name in tasks:
-        if name not in names and find(name).name not in names:
+        if name not in names:
+            find(name)  # which names the nearest, if it is a misspelling
             raise ValueError(f"env has no task {name!r}, only {', '.join(names)}.")
     return jnp.array([names.index(name) for name in tasks])
 

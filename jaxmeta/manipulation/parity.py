@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,9 @@ class ScriptedPlay(Procedure):
     Raises:
       ValueError: for an unknown task, or more goals than there are.
     """
+
+    unit: ClassVar[str] = "episodes"
+    measured_on: ClassVar[str] = "episodes"
 
     physics: Physics | None
     """Of our environment; None: the official package plays in its own."""

@@ -104,10 +104,9 @@ def table_report(records: Sequence[Record], card: Record) -> str:
 
 
 def run_report(card: Record, result: Mapping[str, Record], figures: list[str]) -> str:
-    """`report.md` of one training run."""
+    """`report.md` of one run, of training or of measuring."""
     config = card["config"]
-    agent = "agent" in config
-    of = "episodes" if agent else "tasks"
+    of = "episodes" if "agent" in config else "tasks"
     header = ["test metric", "mean", f"95 % over {of}", "smallest", "largest", of]
     rows = [
         [
@@ -120,32 +119,32 @@ def run_report(card: Record, result: Mapping[str, Record], figures: list[str]) -
         ]
         for name, value in result.items()
     ]
-    what = _agent_text(config) if agent else _learner_text(config)
     lines = [
         f"# Run {card['config_hash']}",
         "",
         markdown_table(header, rows),
         "",
-        f"{what}, seed {card['seed']}, {card['wall_seconds']:.0f} s, revision "
-        f"{card['git_revision'] or 'unknown'}.",
+        f"{_work_text(config)}, seed {card['seed']}, {card['wall_seconds']:.0f} s, "
+        f"revision {card['git_revision'] or 'unknown'}.",
         *(text for name in figures for text in ("", f"![{name}]({name})")),
         "",
     ]
     return "\n".join(lines)
 
 
-def _learner_text(config: Record) -> str:
-    return (
-        f"{_class(config['learner'])} on {_text(config['source'])}, {config['steps']} "
-        f"steps of {config['tasks_per_step']} tasks"
-    )
-
-
-def _agent_text(config: Record) -> str:
-    return (
-        f"{_class(config['agent'])} on {_text(config['suite'])} in {config['steps']:,} "
-        f"steps of {_text(config['physics'])}"
-    )
+def _work_text(config: Record) -> str:
+    """What was trained, or the name of what was measured."""
+    if "agent" in config:
+        return (
+            f"{_class(config['agent'])} on {_text(config['suite'])} in "
+            f"{config['steps']:,} steps of {_text(config['physics'])}"
+        )
+    if "learner" in config:
+        return (
+            f"{_class(config['learner'])} on {_text(config['source'])}, "
+            f"{config['steps']} steps of {config['tasks_per_step']} tasks"
+        )
+    return _class(config)
 
 
 def _text(config: Record) -> str:

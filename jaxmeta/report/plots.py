@@ -22,16 +22,18 @@ def learning_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Draws every train and validation metric against the outer step.
 
     Args:
-      path: the PNG to write.
+      path: the PNG to write; nothing is drawn where nothing was trained.
       rows: rows of `metrics.jsonl`.
     """
+    drawn = ("train/", "validation/")
+    names = {name for row in rows for name in row if name.startswith(drawn)}
+    if not names:
+        return
     metrics = sorted(
         {
             name.split("/")[1]
-            for row in rows
-            for name in row
-            if name.startswith(("train/", "validation/"))
-            and not name.endswith(("/skipped", "_low", "_high"))
+            for name in names
+            if not name.endswith(("/skipped", "_low", "_high"))
         }
     ) or ["skipped"]  # when no step was finite
     figure, axes = plt.subplots(

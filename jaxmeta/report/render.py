@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxmeta.core.checkpoint import CheckpointError
 from jaxmeta.core.run import Run, read_json
 from jaxmeta.core.writers import read_jsonl
 from jaxmeta.report.markdown import run_report, table_report
@@ -37,8 +38,8 @@ def render(directory: Path, beside: Sequence[Path] = ()) -> str:
         table_curves(directory / "curves.png", rows, card["metric"])
         text = table_report(read_json(directory / "table.json"), card)
     else:
-        figures = ["curves.png"]
         learning_curves(directory / "curves.png", rows)
+        figures = ["curves.png"] if (directory / "curves.png").is_file() else []
         if has_diagnostics(rows):
             figures += ["triad.png", "conflict.png"]
             runs = {run.name: read_jsonl(run / "metrics.jsonl") for run in beside}
@@ -57,12 +58,12 @@ def render(directory: Path, beside: Sequence[Path] = ()) -> str:
 
 
 def _film(directory: Path) -> list[str]:
-    """The GIF of an agent, or none where nothing can be drawn."""
+    """The GIF of an agent, or none without a checkpoint or anything to draw with."""
     from jaxmeta.rl.film import film  # which loads the simulator
 
     try:
         film(Run.load(directory).experiment, directory, directory / "episode.gif")
-    except RuntimeError as error:
+    except (CheckpointError, RuntimeError) as error:
         warnings.warn(f"episode.gif is left out: {error}", stacklevel=2)
         return []
     return ["episode.gif"]

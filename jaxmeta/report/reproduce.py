@@ -77,6 +77,7 @@ def run_cell(root: Path, cell: Cell, seed: int, *, quiet: bool = False) -> Run:
     progress = Progress(
         run.experiment.steps,
         f"{cell.row}, {cell.column}, seed {seed}",
+        unit=run.experiment.unit,
         quiet=quiet,
     )
     writer = JsonlWriter(run.metrics_path)

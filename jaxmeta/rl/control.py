@@ -55,10 +55,11 @@ class Control(Procedure):
     """The faithful 5 x 2.5 ms, or the fast 1 x 12.5 ms."""
 
     steps: int = 1_000_000  # pyright: ignore[reportIncompatibleMethodOverride] - a field
-    """Steps of all environments together; rounded up to whole updates."""
+    """Steps of all environments together; rounded up to whole updates, as many before
+    each evaluation."""
 
     evaluations: int = 10
-    """Times that the policy is measured and saved on the way."""
+    """Times that the policy is measured and saved on the way, at most one an update."""
 
     episodes: int = 32
     """Episodes of such a measurement, with goals drawn anew."""
@@ -85,20 +86,27 @@ class Control(Procedure):
 
     def check(self) -> None:
         devices = jax.local_device_count()
-        if self.agent.num_envs % devices:
-            raise ValueError(
-                f"agent.num_envs must be a multiple of the {devices} devices, got "
-                f"{self.agent.num_envs}."
-            )
+        for name in ("num_envs", "batch_size"):
+            if (count := getattr(self.agent, name)) % devices:
+                raise ValueError(
+                    f"agent.{name} must be a multiple of the {devices} devices, got "
+                    f"{count}."
+                )
 
     def estimate(self) -> list[str]:
         init = functools.partial(self.agent.init, self.env("train"), self.seed)
         leaves = jax.tree.leaves(jax.eval_shape(init)[1:])
-        update = self.agent.steps_per_update
+        update, evaluations = self.agent.steps_per_update, self._evaluations(self.steps)
+        updates = evaluations * math.ceil(self.steps / (evaluations * update))
         return [
             f"parameters: {sum(leaf.size for leaf in leaves):,}",
-            f"updates: {math.ceil(self.steps / update):,} of {update:,} steps",
+            f"updates: {updates:,} of {update:,} steps",
         ]
+
+    def _evaluations(self, left: int) -> int:
+        """How many are due in the steps left: no more than there are updates."""
+        updates = math.ceil(left / self.agent.steps_per_update)
+        return min(updates, max(1, round(self.evaluations * left / self.steps)))
 
     def perform(
         self, directory: Path, writer: Writer, progress: Progress
@@ -132,7 +140,7 @@ class Control(Procedure):
         self.agent.train(
             env,
             steps=left,
-            evaluations=max(1, round(self.evaluations * left / self.steps)),
+            evaluations=self._evaluations(left),
             episodes=self.episodes,
             seed=self.seed + done,
             start=start,

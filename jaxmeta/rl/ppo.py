@@ -37,7 +37,7 @@ class Ppo:
 
     Raises:
       ValueError: if the stretches of an update are no multiple of the environments, or
-        a number is out of range.
+        a count is not positive.
 
     Example:
       >>> Ppo(num_envs=64, batch_size=32, num_minibatches=8).steps_per_update
@@ -87,11 +87,11 @@ class Ppo:
     """Hidden units of the value."""
 
     def __post_init__(self):
-        stretches = self.batch_size * self.num_minibatches
-        for name in ("num_envs", "unroll_length", "num_epochs"):
+        counts = ("num_envs", "unroll_length", "batch_size", "num_minibatches")
+        for name in (*counts, "num_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
-        if stretches < 1 or stretches % self.num_envs:
+        if self.batch_size * self.num_minibatches % self.num_envs:
             raise ValueError(
                 "batch_size * num_minibatches must be a multiple of num_envs "
                 f"({self.num_envs}), got {self.batch_size} * {self.num_minibatches}."

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxmeta.manipulation.env import ManipulationEnv
+from jaxmeta.manipulation.physics import MODES, Physics
 from jaxmeta.manipulation.tasks import TASKS
 
 
@@ -28,10 +29,21 @@ class Room:
         return self.reset_to(vectors, self.tasks, keys)
 
 
-@pytest.fixture(scope="session")
-def room():
+def make_room(physics: Physics) -> Room:
     """The fifty tasks, and any that were added, compiled."""
-    env = ManipulationEnv(list(TASKS))
+    env = ManipulationEnv(list(TASKS), physics=physics)
     step = jax.jit(jax.vmap(env.step))
     reset_to = jax.jit(jax.vmap(env.reset_to))
     return Room(env, jnp.arange(len(TASKS)), reset_to, step)
+
+
+@pytest.fixture(scope="session")
+def room():
+    """With the faithful physics."""
+    return make_room(MODES["faithful"])
+
+
+@pytest.fixture(scope="session")
+def fast_room():
+    """With the fast physics."""
+    return make_room(MODES["fast"])

@@ -83,8 +83,10 @@ def test_mjx_is_mujoco(room, compared):
     assert differences[40:].max() <= 2e-3
 
 
-def test_no_action_makes_a_nan(room):
+@pytest.mark.parametrize("name", ["room", "fast_room"])
+def test_no_action_makes_a_nan(name, request):
     """10,000 steps: random, extreme, into the table, not a number."""
+    room = request.getfixturevalue(name)
     state, rng, num_tasks = room.start(1), np.random.default_rng(1), len(room.tasks)
     for i in range(200):
         kind = i // 10 % 5

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.manipulation.env import ManipulationEnv
+from jaxmeta.manipulation.gym import GymnasiumVectorEnv
 from jaxmeta.manipulation.physics import Physics
 from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.sensors import TIP
@@ -64,3 +65,10 @@ def test_a_task_of_ones_own_plays_beside_an_official_one():
     np.testing.assert_allclose(obs[:, 1, 38], GOAL, atol=1e-6)
     np.testing.assert_array_equal(success[:, 1], height >= GOAL)
     assert success[-1].tolist() == [0.0, 1.0]
+
+
+def test_it_is_found_by_its_name():
+    env = ManipulationEnv(["reach", Raise()], physics=FAST)
+    envs = GymnasiumVectorEnv(env, 3, ["raise", "reach", "raise"])
+    _, info = envs.reset(seed=0)
+    assert info["task"].tolist() == [1, 0, 1]

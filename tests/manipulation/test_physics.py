@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 
 from jaxmeta.manipulation import physics
-from jaxmeta.manipulation.physics import body_ids, compile_scene, compile_scenes
+from jaxmeta.manipulation.physics import (
+    MODES,
+    body_ids,
+    compile_scene,
+    compile_scenes,
+)
 from jaxmeta.manipulation.scene import Box, Geometry, Joint, mjcf
 from jaxmeta.manipulation.tasks import TASKS
 
@@ -55,3 +60,13 @@ def test_a_model_is_what_mujoco_compiles(name):
     for field in ("geom_size", "body_inertia", "jnt_range", "pair_friction"):
         np.testing.assert_allclose(getattr(model, field), getattr(own, field))
     np.testing.assert_allclose(model.body_pos[body_ids()["fixture"]], fixture)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_damping_brakes_and_does_not_turn_round(mode):
+    """It is explicit: more than this share of a joint's speed it must not take."""
+    shares, timestep = {}, MODES[mode].timestep
+    for name, task in TASKS.items():
+        model = compile_scene(task.geometry, timestep)
+        shares[name] = (model.dof_damping * timestep / model.dof_M0).max()
+    assert not {name: share for name, share in shares.items() if share > 1.0}

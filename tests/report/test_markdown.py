@@ -121,3 +121,10 @@ def test_run_report():
     assert "Maml on Digits (ways 5), 10 steps of 4 tasks, seed 0" in text
     assert "revision unknown" in text
     assert "![curves.png](curves.png)" in text
+
+
+def test_a_measurement_is_called_by_its_name():
+    config = {"class": "jaxmeta.manipulation.parity:ScriptedPlay", "physics": None}
+    card = {"config_hash": "0", "config": config, "seed": 2, "wall_seconds": 1.5}
+    text = run_report(card | {"git_revision": "abc"}, {}, [])
+    assert "ScriptedPlay, seed 2, 2 s, revision abc." in text

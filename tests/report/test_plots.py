@@ -27,6 +27,12 @@ def test_learning_curves(tmp_path):
     assert is_drawn(tmp_path / "curves.png")
 
 
+def test_nothing_is_drawn_where_nothing_was_trained(tmp_path):
+    for rows in ([], [{"step": 1, "success": 1.0}]):
+        learning_curves(tmp_path / "curves.png", rows)
+        assert not (tmp_path / "curves.png").exists()
+
+
 def test_one_panel_for_each_metric(tmp_path):
     both = [row | {"train/accuracy": 0.5} for row in ROWS]
     learning_curves(tmp_path / "one.png", ROWS)

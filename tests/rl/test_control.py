@@ -27,6 +27,10 @@ def test_a_control_is_json_and_back():
             r"multiple of num_envs \(3\), got 4 \* 2",
         ),
         (lambda: Ppo(num_epochs=0), "num_epochs must be >= 1, got 0"),
+        (
+            lambda: Ppo(batch_size=-64, num_minibatches=-16),
+            "batch_size must be >= 1, got -64",
+        ),
     ],
 )
 def test_mistakes_are_named(make, message):
@@ -35,10 +39,14 @@ def test_mistakes_are_named(make, message):
 
 
 def test_environments_divide_over_the_devices():
-    agent = Ppo(num_envs=2, batch_size=2, num_minibatches=1)
     devices = jax.local_device_count()
-    with pytest.raises(ValueError, match=f"multiple of the {devices} devices, got 2"):
-        Control(suite=REACH, agent=agent).check()
+    for name, agent in (
+        ("num_envs", Ppo(num_envs=2, batch_size=4, num_minibatches=1)),
+        ("batch_size", Ppo(num_envs=4, batch_size=2, num_minibatches=2)),
+    ):
+        message = f"agent.{name} must be a multiple of the {devices} devices, got 2"
+        with pytest.raises(ValueError, match=message):
+            Control(suite=REACH, agent=agent).check()
 
 
 def test_only_multi_task_suites_tell_the_task():
@@ -58,6 +66,15 @@ def test_size_is_told_before_training():
         f"parameters: {policy + value:,}",
         "updates: 2 of 20,480 steps",
     ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "evaluations", "updates"),
+    [(1, 10, 1), (50_000, 10, 3), (2_000_000, 10, 100), (2_000_000, 1, 98)],
+)
+def test_as_many_updates_before_each_evaluation(steps, evaluations, updates):
+    control = Control(suite=REACH, steps=steps, evaluations=evaluations)
+    assert control.estimate()[1] == f"updates: {updates} of 20,480 steps"
 
 
 def test_dry_run_and_diagnostics(capsys):
