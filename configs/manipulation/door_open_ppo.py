@@ -9,7 +9,7 @@ COST = "15 min on 2 CPU cores with JAX_NUM_CPU_DEVICES=2"
 
 
 def get_config() -> Control:
-    """Brax's PPO on the faithful physics; with less entropy it holds on to the handle."""
+    """Brax's PPO, faithful physics; with less entropy it only holds the handle."""
     return Control(
         suite=Suite(name="MT1", task="door-open"),
         agent=Ppo(entropy_cost=0.03, discount=0.97),
