@@ -3,6 +3,7 @@
 import json
 import sys
 import textwrap
+from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jaxmeta.cli import main
 from jaxmeta.core import catalogue
 from jaxmeta.core.progress import Progress
 from jaxmeta.core.run import Run
+from jaxmeta.core.writers import Writers
 from jaxmeta.manipulation import official
 from jaxmeta.manipulation.bench import official_rate
 from jaxmeta.manipulation.official import Official, OfficialError
@@ -118,6 +120,12 @@ def plays(**changes):
     return ScriptedPlay(**given | changes)
 
 
+def perform(given):
+    """What is measured, and nothing else."""
+    progress = Progress(given.steps, quiet=True)
+    return given.perform(Path("run"), Writers(()), progress)
+
+
 def by_hand(goal, horizon):
     """Steps until the stand-in's policy succeeds in the stand-in's simulator."""
     hand = np.array([0.0, 0.6, 0.2])
@@ -129,7 +137,7 @@ def by_hand(goal, horizon):
 
 
 def test_the_official_package_plays_the_goals_of_the_suite():
-    values = plays().measure(Progress(2, quiet=True))
+    values = perform(plays())
     suite = Suite(name="MT50")
     goals = suite.goals("train")[suite.tasks.index("reach"), :2, 3:]
     steps = [by_hand(goal, 60) for goal in np.asarray(goals)]
@@ -158,8 +166,7 @@ def test_the_policies_play_in_our_environment():
     """Straight for the goal: ours takes a little longer, for its hand lags."""
     tasks, fast = ("reach",), MODES["fast"]
     theirs, ours = (
-        plays(tasks=tasks, physics=physics).measure(Progress(60, quiet=True))
-        for physics in (None, fast)
+        perform(plays(tasks=tasks, physics=physics)) for physics in (None, fast)
     )
     assert ours["success"].tolist() == [1, 1]
     later = ours["steps"] - theirs["steps"]
@@ -230,14 +237,15 @@ def test_the_table(package, capsys, monkeypatch):
     cells = package / "run" / "cells"
     assert [path.name for path in cells.iterdir()] == ["official-mt50-seed0"]
 
-    def measure(self, progress):
+    def measure(self, directory, writer, progress):
         """Of ours: all of reach and half of door-open."""
         assert self.physics in MODES.values()
         faithful = self.physics == MODES["faithful"]
         success = np.array([1, 1, faithful, 0], np.float32)
+        writer.write(self.steps, {"success": float(success.mean())})
         return {"success": success, "steps": np.array([10.0, 20.0, 7.0, 500.0])}
 
-    monkeypatch.setattr(ScriptedPlay, "measure", measure)
+    monkeypatch.setattr(ScriptedPlay, "perform", measure)
     reproduce()
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
@@ -266,7 +274,7 @@ def test_the_table(package, capsys, monkeypatch):
     assert {"mujoco", "mujoco-mjx"} <= card["versions"].keys()
     config = json.loads((cells / "fast-mt50-seed0" / "config.json").read_text())
     assert config["physics"]["timestep"] == 0.0125
-    monkeypatch.setattr(ScriptedPlay, "measure", None)
+    monkeypatch.setattr(ScriptedPlay, "perform", None)
     reproduce()
     assert capsys.readouterr().out == out
     main(["report", "run"])
@@ -278,7 +286,7 @@ def test_what_is_measured_is_no_trained_run(package, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", "run"])
     assert stop.value.code == 2
-    assert "run/config.json does not describe an exp" in capsys.readouterr().err
+    assert "run holds nothing that was trained" in capsys.readouterr().err
 
 
 def test_few_goals_are_said_and_not_judged(package):
