@@ -228,7 +228,7 @@ def test_either_version_of_the_reward_can_be_asked_for():
 
 
 def test_all_tasks_have_version_1_in_one_program(untyped):
-    env = ManipulationEnv(NAMES, reward_version="v1")
+    env = ManipulationEnv(list(TASKS), reward_version="v1")
     state = jax.eval_shape(env.reset, jax.random.key(0))
     assert jax.eval_shape(env.step, state, jnp.zeros(4)).reward.shape == ()
 
