@@ -81,7 +81,8 @@ class EvaluateOptions:
     """A run directory."""
 
     num_tasks: int | None = None
-    """Held-out tasks; as many as the experiment says when not given."""
+    """Held-out tasks, of an agent goals of each task; as many as the experiment says
+    when not given."""
 
     trust: tuple[str, ...] = ()
     """Packages of your own that the run may name; importing them runs their code."""

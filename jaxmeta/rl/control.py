@@ -20,7 +20,7 @@ from jaxmeta.core.types import PyTree
 from jaxmeta.core.writers import Writer
 from jaxmeta.manipulation.env import ManipulationEnv
 from jaxmeta.manipulation.physics import Physics
-from jaxmeta.manipulation.suites import Suite, SuiteSplit
+from jaxmeta.manipulation.suites import NUM_GOALS, Suite, SuiteSplit
 from jaxmeta.rl.play import play
 from jaxmeta.rl.ppo import Policy, Ppo
 
@@ -165,7 +165,20 @@ class Control(Procedure):
         return self.agent.policy(env, found[0])
 
     def measure(self, directory: Path, num_tasks: int | None = None) -> TaskValues:
-        """Plays the policy of a run directory on the first official goals of a task."""
+        """Plays the policy of a run directory on the official goals.
+
+        Args:
+          directory: the run directory.
+          num_tasks: on how many of the 50 goals of each task; all when None.
+
+        Raises:
+          ValueError: for more goals than there are.
+          CheckpointError: if there is no checkpoint.
+        """
+        if num_tasks is not None and num_tasks > NUM_GOALS:
+            raise ValueError(
+                f"a task has {NUM_GOALS} official goals, got num_tasks {num_tasks}."
+            )
         goals = self.suite.goals("test")[:, :num_tasks]
         tasks = jnp.repeat(jnp.arange(goals.shape[0]), goals.shape[1])
         vectors = goals.reshape(-1, goals.shape[-1])

@@ -49,6 +49,11 @@ def test_environments_divide_over_the_devices():
             Control(suite=REACH, agent=agent).check()
 
 
+def test_more_goals_than_there_are(tmp_path):
+    with pytest.raises(ValueError, match="has 50 official goals, got num_tasks 51"):
+        Control(suite=REACH).measure(tmp_path, 51)
+
+
 def test_only_multi_task_suites_tell_the_task():
     several, hidden = Suite(name="MT10"), Suite(name="ML10")
     assert Control(suite=REACH).env("train").observation_size == 39
