@@ -155,14 +155,19 @@ class ManipulationTask(abc.ABC):
         Environments show its total; the terms are for whoever calls this.
         """
 
-    @abc.abstractmethod
     def reward_v1(
         self, now: Readings, episode: Episode, action: Float[Array, "4"]
     ) -> Reward:
         """The same of the official version 1, from about -1 up to several thousand.
 
         Its total jumps where the task's next part begins to count.
+
+        Raises:
+          ValueError: for a task of one's own that has none.
         """
+        raise ValueError(
+            f"{self.name} has no version 1 reward; leave reward_version at v2."
+        )
 
     @abc.abstractmethod
     def success(self, now: Readings, episode: Episode) -> Bool[Array, ""]:

@@ -5,13 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxmeta.manipulation.env import ManipulationEnv
 from jaxmeta.manipulation.gym import GymnasiumVectorEnv
 from jaxmeta.manipulation.physics import Physics
 from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.sensors import TIP
-from jaxmeta.manipulation.shaping import distance
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
 
 FAST = Physics(timestep=0.0125, substeps=1)
@@ -39,10 +39,6 @@ class Raise(ManipulationTask):
         del action
         height = now.tcp[2] - episode.object[2]
         return Reward(height, {"height": height})
-
-    def reward_v1(self, now, episode, action):
-        gap = -distance(now.tcp, episode.target)
-        return Reward(gap, {"gap": gap})
 
     def success(self, now, episode):
         return now.tcp[2] >= episode.target[2]
@@ -72,3 +68,9 @@ def test_it_is_found_by_its_name():
     envs = GymnasiumVectorEnv(env, 3, ["raise", "reach", "raise"])
     _, info = envs.reset(seed=0)
     assert info["task"].tolist() == [1, 0, 1]
+
+
+def test_it_needs_no_version_1_reward(untyped):
+    env = ManipulationEnv([Raise()], physics=FAST, reward_version="v1")
+    with pytest.raises(ValueError, match="raise has no version 1 reward"):
+        jax.eval_shape(env.reset, jax.random.key(0))
