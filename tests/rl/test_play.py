@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmeta.core.config import to_json
 from jaxmeta.core.fit import complete
 from jaxmeta.core.progress import Progress
-from jaxmeta.core.run import Run
+from jaxmeta.core.run import Run, write_json
 from jaxmeta.core.writers import JsonlWriter, read_jsonl
 from jaxmeta.manipulation.physics import Physics
 from jaxmeta.manipulation.suites import Suite
@@ -49,12 +50,14 @@ def test_success_is_of_any_step_and_return_of_all():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:episode.gif is left out")
 def test_a_run_of_ppo(tmp_path):
     """Half of it, then the whole."""
 
     def perform(control):
         run = Run(tmp_path / "run", control)
         run.directory.mkdir(exist_ok=True)
+        write_json(run.config_path, to_json(control))
         writer = JsonlWriter(run.metrics_path)
         found = complete(run, writer, Progress(1, quiet=True))
         writer.close()
