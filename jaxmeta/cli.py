@@ -148,6 +148,8 @@ def _suit_physics() -> None:
     program that sets it. Must be called before JAX finds its devices."""
     import importlib.metadata
 
+    # XLA otherwise says at length what it loads from the compilation cache.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     flags, switch = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters"
     if importlib.metadata.version("jaxlib").startswith("0.10.") and switch not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {switch}=false".strip()
@@ -355,9 +357,13 @@ def _evaluate(argv: list[str]) -> None:
 
     with users_mistakes():
         run = Run.load(options.run, options.trust)
-    _check(run.experiment)
+    own = isinstance(run.experiment, Procedure)
+    if own:
+        _suit_physics()
+    else:
+        _check(run.experiment)
     with failures(), users_mistakes():
-        if isinstance(run.experiment, Procedure):
+        if own:
             values = run.experiment.measure(run.directory, options.num_tasks)
         else:
             values = measure(run, num_tasks=options.num_tasks)
@@ -431,8 +437,6 @@ def _bench(argv: list[str]) -> None:
     options = parse(BenchOptions, argv, "jaxmeta bench")
     if (out := options.out) and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise UserError(f"--out {out} must be a file in a directory that is there.")
-    # XLA otherwise says at length what it loads from the compilation cache.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _start_jax()
     _suit_physics()
     from jaxmeta.core.run import git_revision, hardware, versions, write_json

@@ -213,8 +213,13 @@ class ManipulationEnv(Env):
           rng: as of `reset`; for the draws of later episodes.
 
         Raises:
-          ValueError: as `reset_task` does.
+          ValueError: as `reset_task` does; for a draw that is not `[6]`.
         """
+        if jnp.shape(vector) != (VECTOR,):
+            raise ValueError(
+                f"a draw must have shape ({VECTOR},), got {jnp.shape(vector)}; tasks "
+                "that need three numbers ignore the others."
+            )
         task = self._number(task)
         place = self._ask(task, lambda t, v: t.place(_own(t, v)), vector)
         goal = self._hand_start[task]

@@ -91,8 +91,10 @@ def compile_scenes(geometries: Sequence[Geometry], timestep: float) -> Models:
         the task's index and what differs.
     """
     with _promoting():
-        generic = mjx.put_model(compile_scene(_generic(), timestep))
-        models = [mjx.put_model(compile_scene(g, timestep)) for g in geometries]
+        generic = mjx.put_model(compile_scene(_generic(), timestep), impl="jax")
+        models = [
+            mjx.put_model(compile_scene(g, timestep), impl="jax") for g in geometries
+        ]
     for i, model in enumerate(models):
         _check_same_program(i, model, generic)
     rows = [jax.tree.leaves(model) for model in models]

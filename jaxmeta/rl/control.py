@@ -123,6 +123,7 @@ class Control(Procedure):
         progress.resume(done)
         left = self.steps - done
         if left <= 0:
+            latest.close()
             return
 
         def on_evaluation(step: int, params: PyTree, metrics: dict[str, float]) -> None:

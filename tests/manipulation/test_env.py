@@ -249,6 +249,8 @@ def test_mistakes_are_named(untyped):
     state = jax.eval_shape(env.reset, jax.random.key(0))
     with pytest.raises(ValueError, match=r"shape \(4,\), got \(3,\)"):
         jax.eval_shape(env.step, state, jnp.zeros(3))
+    with pytest.raises(ValueError, match=r"shape \(6,\), got \(3,\)"):
+        jax.eval_shape(env.reset_to, jnp.zeros(3), jnp.array(0), jax.random.key(0))
 
 
 def test_a_task_that_is_not_there_is_named(untyped):
