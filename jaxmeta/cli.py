@@ -75,10 +75,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(command: str, rest: list[str]) -> None:
     try:
-        with plain_warnings():
-            _command(command)(rest)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        try:
+            with plain_warnings():
+                _command(command)(rest)
+        finally:  # after a help text, too, which ends by SystemExit
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except UserError as error:
         say(f"jaxmeta {command}: {error}")
         sys.exit(2)
@@ -88,8 +90,13 @@ def _run(command: str, rest: list[str]) -> None:
         say(f"jaxmeta {command}: interrupted.{hint}")
         sys.exit(130)
     except BrokenPipeError:
-        # Python flushes stdout once more when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # Python flushes both once more when it exits.
+        for number, stream in enumerate((sys.stdout, sys.stderr), start=1):
+            try:
+                if stream is not None:
+                    stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
         sys.exit(141)
 
 
