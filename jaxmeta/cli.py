@@ -1,7 +1,6 @@
 """The command line: `jaxmeta list | train | evaluate | reproduce | report | bench`.
 
-The only place that sets environment variables. JAX is imported by the commands that
-need it, so that help and `list` answer at once.
+JAX is imported by the commands that need it, so that help and `list` answer at once.
 """
 
 import dataclasses
@@ -30,7 +29,6 @@ from jaxmeta.failures import (
 from jaxmeta.options import (
     BENCHES,
     BenchOptions,
-    DataOptions,
     EvaluateOptions,
     ListOptions,
     ReportOptions,
@@ -40,6 +38,7 @@ from jaxmeta.options import (
     one_line,
     parse,
 )
+from jaxmeta.settings import start_jax, suit_physics, use
 
 USAGE = """\
 usage: jaxmeta COMMAND [...]
@@ -124,44 +123,6 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" did you mean {near[0]!r}?" if near else ""
 
 
-def _use(data: DataOptions) -> None:
-    if data.data_dir is not None:
-        if not data.data_dir.is_dir():
-            raise UserError(
-                f"--data-dir {data.data_dir} is not a directory; name the one that "
-                "holds the data files."
-            )
-        os.environ["JAXMETA_DATA_DIR"] = str(data.data_dir)
-    if data.download:
-        os.environ["JAXMETA_DOWNLOAD"] = "1"
-
-
-def _start_jax() -> None:
-    """Settings that must be made before JAX starts."""
-    devices = os.environ.get("JAX_NUM_CPU_DEVICES", "1")
-    if not devices.isdecimal() or int(devices) < 1:
-        raise UserError(
-            f"JAX_NUM_CPU_DEVICES must be a number >= 1, got {devices!r}; unset it."
-        )
-    forced = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if int(devices) > 1 or forced:
-        # With fewer threads than devices, jax 0.10's collectives deadlock on the CPU.
-        os.environ.setdefault("NPROC", "16")
-
-
-def _suit_physics() -> None:
-    """On a CPU MuJoCo XLA compiles in two thirds of the time and runs a quarter faster
-    without XLA's newer fusions. Only jaxlib 0.10 knows the switch; later ones end a
-    program that sets it. Must be called before JAX finds its devices."""
-    import importlib.metadata
-
-    # XLA otherwise says at length what it loads from the compilation cache.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    flags, switch = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters"
-    if importlib.metadata.version("jaxlib").startswith("0.10.") and switch not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {switch}=false".strip()
-
-
 # --------------------------------------------------------------------------- commands
 
 
@@ -194,7 +155,7 @@ def _train(argv: list[str]) -> None:
 
     with users_mistakes():
         entry = catalogue.find(name, "experiment")
-    _start_jax()
+    start_jax()
     from jaxmeta.core.experiment import Experiment
     from jaxmeta.core.procedure import Procedure
 
@@ -214,7 +175,7 @@ def _train(argv: list[str]) -> None:
         default=Everything(options=TrainOptions(), experiment=default),
         description=entry.what,
     )
-    _use(parsed.options.data)
+    use(parsed.options.data)
     _check_writers(parsed.options)
     run_dir = parsed.options.run_dir or Path("runs") / entry.name
     experiment = parsed.experiment
@@ -254,7 +215,7 @@ def _check(experiment, run_dir: Path | None = None):
     from jaxmeta.data.source import settle
 
     if isinstance(experiment, Procedure):
-        _suit_physics()
+        suit_physics()
     try:
         jax.devices()
     except RuntimeError as error:
@@ -272,17 +233,13 @@ def _check(experiment, run_dir: Path | None = None):
 
 
 def _train_run(experiment, run_dir: Path, options: TrainOptions) -> None:
-    from jaxmeta.core.config import config_hash, to_json
+    from jaxmeta.core.config import to_json
     from jaxmeta.core.fit import complete, result
     from jaxmeta.core.procedure import Procedure
     from jaxmeta.core.progress import Progress
     from jaxmeta.core.run import Run
-    from jaxmeta.core.writers import (
-        JsonlWriter,
-        TensorboardWriter,
-        WandbWriter,
-        Writers,
-    )
+    from jaxmeta.core.writers import open_writers
+    from jaxmeta.report import terminal
 
     with users_mistakes():
         run = Run.open(run_dir, experiment)
@@ -291,16 +248,14 @@ def _train_run(experiment, run_dir: Path, options: TrainOptions) -> None:
                 f"{run_dir} is finished ({experiment.steps} steps); its result is "
                 "below. Choose another --run-dir to train again."
             )
-            return _print_result(run, result(run))
+            return terminal.print_result(run, result(run))
     with failures():
-        members: list[Any] = [JsonlWriter(run.metrics_path)]
-        if options.tensorboard:
-            members.append(TensorboardWriter(run_dir / "tensorboard"))
-        if options.wandb:
-            config = to_json(experiment)
-            name = f"{run_dir.name}-{config_hash(config)}"
-            members.append(WandbWriter(run_dir, name, config))
-        writer = Writers(tuple(members))
+        writer = open_writers(
+            run.metrics_path,
+            to_json(experiment),
+            tensorboard=options.tensorboard,
+            wandb=options.wandb,
+        )
         progress = Progress(experiment.steps, unit=experiment.unit)
         try:
             measured = complete(run, writer, progress)
@@ -312,28 +267,9 @@ def _train_run(experiment, run_dir: Path, options: TrainOptions) -> None:
             from jaxmeta.report.render import render
 
             render(run_dir)
-    _print_result(run, measured)
+    terminal.print_result(run, measured)
     if drawn:
         print(f"written to {run_dir}: report.md and its pictures.")
-
-
-def _print_result(run, result) -> None:
-    from jaxmeta.report import terminal
-
-    of = run.experiment.measured_on
-
-    rows = [
-        (
-            name,
-            f"{value.mean:.4g}",
-            f"[{value.low:.4g}, {value.high:.4g}]",
-            f"{value.smallest:.4g} to {value.largest:.4g}",
-            str(value.count),
-        )
-        for name, value in result.items()
-    ]
-    columns = ("test metric", "mean", f"95 % over {of}", "range", of)
-    terminal.print_table(terminal.make_table(str(run.directory), columns, rows))
 
 
 def _dry_run(experiment) -> None:
@@ -351,22 +287,23 @@ def _dry_run(experiment) -> None:
 
 def _evaluate(argv: list[str]) -> None:
     options = parse(EvaluateOptions, argv, "jaxmeta evaluate")
-    _use(options.data)
+    use(options.data)
     if options.num_tasks is not None and not 1 <= options.num_tasks < 2**31:
         raise UserError(
             f"--num-tasks must be from 1 to {2**31 - 1}, got {options.num_tasks}."
         )
-    _start_jax()
+    start_jax()
     from jaxmeta.core.fit import measure
     from jaxmeta.core.metrics import interval
     from jaxmeta.core.procedure import Procedure
     from jaxmeta.core.run import Run
+    from jaxmeta.report import terminal
 
     with users_mistakes():
         run = Run.load(options.run, options.trust)
     own = isinstance(run.experiment, Procedure)
     if own:
-        _suit_physics()
+        suit_physics()
     else:
         _check(run.experiment)
     with failures(), users_mistakes():
@@ -374,13 +311,13 @@ def _evaluate(argv: list[str]) -> None:
             values = run.experiment.measure(run.directory, options.num_tasks)
         else:
             values = measure(run, num_tasks=options.num_tasks)
-    _print_result(run, {name: interval(rows) for name, rows in values.items()})
+    terminal.print_result(run, {name: interval(rows) for name, rows in values.items()})
 
 
 def _reproduce(argv: list[str]) -> None:
     options = parse(ReproduceOptions, argv, "jaxmeta reproduce")
-    _use(options.data)
-    _start_jax()
+    use(options.data)
+    start_jax()
     from jaxmeta.core import catalogue
     from jaxmeta.core.run import read_json
     from jaxmeta.core.table import Table
@@ -444,8 +381,8 @@ def _bench(argv: list[str]) -> None:
     options = parse(BenchOptions, argv, "jaxmeta bench")
     if (out := options.out) and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise UserError(f"--out {out} must be a file in a directory that is there.")
-    _start_jax()
-    _suit_physics()
+    start_jax()
+    suit_physics()
     from jaxmeta.core.run import git_revision, hardware, versions, write_json
     from jaxmeta.manipulation import bench
     from jaxmeta.report import terminal

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from jaxmeta.core.config import config_hash
 from jaxmeta.core.metrics import Values, scalars
 
 Row = Mapping[str, Values]
@@ -194,3 +195,23 @@ class Writers(Writer):
     def close(self) -> None:
         for member in self.members:
             member.close()
+
+
+def open_writers(
+    path: Path, config: Mapping, *, tensorboard: bool, wandb: bool
+) -> Writers:
+    """The writers of a run.
+
+    Args:
+      path: the JSONL file, in the run directory.
+      config: the experiment as JSON.
+      tensorboard: whether TensorBoard's scalars are written, too.
+      wandb: whether Weights & Biases is told, too.
+    """
+    members: list[Writer] = [JsonlWriter(path)]
+    if tensorboard:
+        members.append(TensorboardWriter(path.parent / "tensorboard"))
+    if wandb:
+        name = f"{path.parent.name}-{config_hash(config)}"
+        members.append(WandbWriter(path.parent, name, config))
+    return Writers(tuple(members))

@@ -1,12 +1,14 @@
 """Tables for a terminal: what fits into 80 columns; the rest is in `report.md`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jaxmeta.core.metrics import Interval
+from jaxmeta.core.run import Run
 from jaxmeta.report.markdown import Record, number
 
 METHOD_WIDTH = 10
@@ -86,3 +88,25 @@ def _half(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return "–"
     return number((high - low) / 2, 2)
+
+
+def print_result(run: Run, result: Mapping[str, Interval]) -> None:
+    """Prints the test metrics of a run.
+
+    Args:
+      run: whose they are.
+      result: every metric with its interval.
+    """
+    of = run.experiment.measured_on
+    rows = [
+        (
+            name,
+            f"{value.mean:.4g}",
+            f"[{value.low:.4g}, {value.high:.4g}]",
+            f"{value.smallest:.4g} to {value.largest:.4g}",
+            str(value.count),
+        )
+        for name, value in result.items()
+    ]
+    columns = ("test metric", "mean", f"95 % over {of}", "range", of)
+    print_table(make_table(str(run.directory), columns, rows))

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -150,13 +150,17 @@ class Control(Procedure):
         )
         latest.close()
 
-    def policy(self, directory: Path) -> Policy:
+    def policy(self, directory: Path, env: ManipulationEnv) -> Policy:
         """The deterministic policy that was trained in a run directory.
+
+        Args:
+          directory: the run directory.
+          env: what it is to play.
 
         Raises:
           CheckpointError: if there is no checkpoint.
         """
-        env, latest = self.env("test"), _latest(directory)
+        latest = _latest(directory)
         found = latest.restore(self.agent.init(env, self.seed))
         latest.close()
         if found is None:
@@ -183,7 +187,8 @@ class Control(Procedure):
         goals = self.suite.goals("test")[:, :num_tasks]
         tasks = jnp.repeat(jnp.arange(goals.shape[0]), goals.shape[1])
         vectors = goals.reshape(-1, goals.shape[-1])
-        found: Any = play(self.env("test"), self.policy(directory), vectors, tasks)
+        env = self.env("test")
+        found = play(env, self.policy(directory, env), vectors, tasks)
         return {"success": found.solved.astype(float), "return": found.total}
 
 

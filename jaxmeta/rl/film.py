@@ -33,7 +33,7 @@ def film(control: Control, directory: Path, path: Path) -> None:
     env = control.env("test")
     renderer = Renderer(env, 320, 240)
     goal = control.suite.goals("test")[0, :1]
-    policy = control.policy(directory)
+    policy = control.policy(directory, env)
     states = play(env, policy, goal, jnp.zeros(1, int), keep=True).states
     states = jax.tree.map(lambda x: x[:, 0], states)
     solved = np.flatnonzero(states.metrics["success"])

@@ -75,7 +75,7 @@ def test_a_run_of_ppo(tmp_path):
     assert json.loads(run.result_path.read_text())["return"]["count"] == 50
     agent, env = run.experiment.agent, run.experiment.env("test")
     obs = jnp.zeros((1, 39)).at[0, 36].set(0.1)
-    ours = run.experiment.policy(run.directory)(obs[0])
+    ours = run.experiment.policy(run.directory, env)(obs[0])
     fresh = agent.policy(env, agent.init(env, 0))(obs[0])
     assert np.abs(ours).max() <= 1
     assert not np.allclose(ours, fresh)
