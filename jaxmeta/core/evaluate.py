@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.learner import Learner
-from jaxmeta.core.metrics import Interval, interval
+from jaxmeta.core.loops import loops_well
+from jaxmeta.core.metrics import Interval, Metrics, interval
 from jaxmeta.core.parallel import Parallel, map_tasks_with
 from jaxmeta.core.task import DeviceSource, TaskSource, draw_on_shards
 from jaxmeta.core.types import (
@@ -20,7 +21,8 @@ from jaxmeta.core.types import (
 )
 
 TaskValues = dict[str, np.ndarray]
-"""`{metric: [num_tasks]}`: the mean of a metric over the query set of each task."""
+"""`{metric: [num_tasks]}`: the mean of a metric over the query set of each task, or of
+each group where the source's tasks are parts of groups."""
 
 Evaluator = Callable[[Params, ModelState, PRNGKey, int], TaskValues]
 
@@ -38,7 +40,8 @@ def make_evaluator(
 
     Task i of an evaluation is always drawn with `fold_in(key, i)`, whatever the batch
     size and the number of devices. From a device source all batches go through one
-    compiled loop; a host source is drawn batch by batch.
+    compiled loop, unless this machine is slow at that (`core.loops`); a host source is
+    drawn batch by batch. Where tasks are parts of groups there is one value a group.
 
     Args:
       learner: the method.
@@ -56,8 +59,7 @@ def make_evaluator(
 
     def measure(shared, task, key):
         params, model_state = shared
-        metrics = learner.evaluate(params, model_state, task, key)
-        return {name: mean.compute() for name, mean in metrics.items()}
+        return learner.evaluate(params, model_state, task, key), task.task_id
 
     over_tasks = map_tasks_with(parallel, measure)
 
@@ -68,42 +70,54 @@ def make_evaluator(
         with jax.default_matmul_precision(precision):
             return over_tasks((params, model_state), tasks, keys)
 
-    @partial(jax.jit, static_argnames="num_batches")
-    def on_device(params, model_state, data, key, *, num_batches: int):
+    def on_device(params, model_state, data, key, slots):
         assert isinstance(source, DeviceSource)
-        draw = draw_on_shards(source, parallel, split)
+        tasks = draw_on_shards(source, parallel, split)(data, key, slots)
+        return on_batch(params, model_state, tasks, key, slots)
 
-        def one(slots):
-            tasks = draw(data, key, slots)
-            return on_batch(params, model_state, tasks, key, slots)
+    @jax.jit
+    def in_one_loop(params, model_state, data, key, slots):
+        one = lambda slots: on_device(params, model_state, data, key, slots)
+        return jax.lax.map(one, slots)
 
-        slots = jnp.arange(num_batches * tasks_per_batch)
-        return jax.lax.map(one, slots.reshape(num_batches, tasks_per_batch))
+    compiled_batch, compiled_device = jax.jit(on_batch), jax.jit(on_device)
 
-    compiled_batch = jax.jit(on_batch)
-
-    def on_host(params, model_state, key, num_batches: int):
-        batches = []
-        for i in range(num_batches):
-            slots = jnp.arange(i * tasks_per_batch, (i + 1) * tasks_per_batch)
-            tasks = parallel.split_rows(source.sample(key, slots, split=split))
-            batches.append(compiled_batch(params, model_state, tasks, key, slots))
+    def rows_of(params, model_state, key, slots):
+        """What every task measured and its id, by batch: `[batch, task]`."""
+        if not isinstance(source, DeviceSource):
+            draw = partial(source.sample, key, split=split)
+            batches = [
+                compiled_batch(
+                    params, model_state, parallel.split_rows(draw(row)), key, row
+                )
+                for row in slots
+            ]
+        else:
+            known = (params, model_state, source.load(), key)
+            if len(slots) == 1 or loops_well(on_device, *known, slots[0]):
+                return jax.device_get(in_one_loop(*known, slots))
+            batches = [compiled_device(*known, row) for row in slots]
         return jax.tree.map(lambda *rows: np.stack(rows), *jax.device_get(batches))
 
     def evaluate(params, model_state, key, num_tasks: int) -> TaskValues:
         num_batches = -(-num_tasks // tasks_per_batch)
-        if isinstance(source, DeviceSource):
-            values = on_device(
-                params, model_state, source.load(), key, num_batches=num_batches
-            )
-        else:
-            values = on_host(params, model_state, key, num_batches)
-        return {
-            name: np.asarray(rows).reshape(-1)[:num_tasks]
-            for name, rows in values.items()
-        }
+        slots = jnp.arange(num_batches * tasks_per_batch)
+        slots = slots.reshape(num_batches, tasks_per_batch)
+        rows = rows_of(params, model_state, key, slots)
+        flat = lambda leaf: np.asarray(leaf).reshape(-1)[:num_tasks]
+        metrics, ids = jax.tree.map(flat, rows)
+        if source.parts_of_groups:
+            metrics = _merge_parts(metrics, ids)
+        return {name: mean.total / mean.count for name, mean in metrics.items()}
 
     return evaluate
+
+
+def _merge_parts(metrics: Metrics, ids: np.ndarray) -> Metrics:
+    """Sums and counts of all tasks with one id, in ascending order of ids."""
+    found, places = np.unique(ids, return_inverse=True)
+    add = lambda leaf: np.bincount(places, weights=leaf, minlength=len(found))
+    return jax.tree.map(add, metrics)
 
 
 def evaluate(

@@ -95,6 +95,9 @@ class Evaluation:
     mode: Literal["min", "max"] = "min"
     """Whether the metric is better when small (min) or large (max)."""
 
+    over_tasks: Literal["mean", "worst"] = "mean"
+    """Which checkpoint is best: by the mean over validation tasks, or the worst one."""
+
     def __post_init__(self):
         _at_least(0, every=self.every)
         _at_least(
@@ -105,6 +108,7 @@ class Evaluation:
         )
         _one_of(("min", "max"), mode=self.mode)
         _one_of(("latest", "best"), checkpoint=self.checkpoint)
+        _one_of(("mean", "worst"), over_tasks=self.over_tasks)
         if self.checkpoint == "best" and not self.every:
             raise ValueError(
                 "checkpoint 'best' needs validations: set every to more than 0."

@@ -17,6 +17,7 @@ import numpy as np
 from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
 from jaxmeta.core.evaluate import Evaluator, TaskValues, make_evaluator
 from jaxmeta.core.experiment import Experiment
+from jaxmeta.core.loops import loops_well
 from jaxmeta.core.metrics import (
     Interval,
     Metrics,
@@ -52,23 +53,27 @@ class NonFiniteError(Exception):
 
 def initial_state(experiment: Experiment) -> TrainState:
     """The state of an experiment before its first step, on its devices."""
+    return experiment.parallel.replicate(_first_state(experiment))
+
+
+def _first_state(experiment: Experiment) -> TrainState:
     aggregator, tx = experiment.optimizer.make()
     root = jax.random.key(experiment.seed)
-    state = init_state(
+    return init_state(
         experiment.learner,
         tx,
         aggregator,
         key=step_key(root, INIT, 0),
         example=experiment.source.example,
     )
-    return experiment.parallel.replicate(state)
 
 
 def make_advance(experiment: Experiment) -> Advance:
     """`advance(state, n) -> (state, metrics)`: n outer steps.
 
-    From a device source they are one `lax.scan` and one dispatch. From a host source
-    they go step by step, and the tasks of the next step are drawn while this one runs.
+    From a device source they are one `lax.scan` and one dispatch, unless this machine
+    is slow at that (`core.loops`). Otherwise, and from a host source, they go step by
+    step, and the tasks of the next step are drawn while this one runs.
     """
     aggregator, tx = experiment.optimizer.make()
     parallel, source = experiment.parallel, experiment.source
@@ -86,6 +91,7 @@ def make_advance(experiment: Experiment) -> Advance:
 
     if isinstance(source, DeviceSource):
         draw = draw_on_shards(source, parallel, "train")
+        data = parallel.replicate(source.load())
 
         @functools.partial(jax.jit, static_argnames="num_steps", donate_argnums=0)
         def scan(state, data, slots, root, *, num_steps):
@@ -104,30 +110,44 @@ def make_advance(experiment: Experiment) -> Advance:
             (state, _), metrics = jax.lax.scan(one, carry, length=num_steps)
             return state, sum_first_axis(metrics)
 
-        data = parallel.replicate(source.load())
-        return lambda state, n: scan(state, data, slots, root, num_steps=n)
+        if loops_well(step, *_shapes_of_a_step(experiment)):
+            return lambda state, n: scan(state, data, slots, root, num_steps=n)
+        compiled_draw = jax.jit(draw)
+        draw_step = lambda i: compiled_draw(data, step_key(root, DRAW, i), slots)
+    else:
 
-    step = jax.jit(step, donate_argnums=0)
+        def draw_step(i):
+            tasks = source.sample(step_key(root, DRAW, i), slots, split="train")
+            return parallel.split_rows(tasks)
 
-    def draw_ahead(i: int):
-        tasks = source.sample(step_key(root, DRAW, i), slots, split="train")
-        return parallel.split_rows(tasks)
+    compiled_step = jax.jit(step, donate_argnums=0)
 
     def walk(state, num_steps):
         first = int(state.step)
         metrics = []
         with ThreadPoolExecutor(max_workers=1) as drawer:
-            ahead = drawer.submit(draw_ahead, first)
+            ahead = drawer.submit(draw_step, first)
             for i in range(first, first + num_steps):
                 tasks = ahead.result()
-                ahead = drawer.submit(draw_ahead, i + 1)
-                state, now = step(state, tasks, step_key(root, LEARN, i))
+                ahead = drawer.submit(draw_step, i + 1)
+                state, now = compiled_step(state, tasks, step_key(root, LEARN, i))
                 metrics.append(now)
                 # Never far ahead of the devices: their queues are finite.
                 jax.block_until_ready(metrics[-2:][0])
         return state, functools.reduce(merge, metrics)
 
     return walk
+
+
+def _shapes_of_a_step(experiment: Experiment) -> tuple[Any, Any, Any]:
+    """The shapes of state, tasks and key of a step; nothing is put on a device."""
+    source, key = experiment.source, jax.random.key(0)
+    assert isinstance(source, DeviceSource)
+    state = jax.eval_shape(lambda: _first_state(experiment))
+    many = lambda s: jax.ShapeDtypeStruct(
+        (experiment.tasks_per_step, *s.shape), s.dtype
+    )
+    return state, jax.tree.map(many, source.shapes), key
 
 
 def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:
@@ -233,12 +253,17 @@ class Validation:
     def __call__(self, state: TrainState, step: int) -> dict[str, Values]:
         num_tasks = self._settings.num_validation_tasks
         tasks = self._evaluator(state.params, state.model_state, self._key, num_tasks)
-        values = {}
-        for name, spread in sorted(_spreads(tasks).items()):
+        values, spreads = {}, _spreads(tasks)
+        for name, spread in sorted(spreads.items()):
             values[f"validation/{name}"] = spread.mean
             values[f"validation/{name}_low"] = spread.low
             values[f"validation/{name}_high"] = spread.high
-        value = values[f"validation/{self._settings.metric}"]
+        chosen = spreads[self._settings.metric]
+        value = chosen.mean
+        if self._settings.over_tasks == "worst":
+            largest = self._settings.mode == "min"
+            value = chosen.largest if largest else chosen.smallest
+            values[f"validation/worst_{self._settings.metric}"] = value
         if self._is_best(value):
             self._best_value = value
             self._best.save(step, state, {"value": value})

@@ -3,7 +3,7 @@
 import abc
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,14 @@ class TaskSource(abc.ABC):
     Derive from `DeviceSource` when a task can be drawn inside `jit` (the harness then
     runs many steps in one `lax.scan`), from this class when it needs the host (the
     harness then prefetches one step ahead).
+
+    Attributes:
+      parts_of_groups: whether validation and test tasks with one `task_id` are parts of
+        one larger task. Their sums and counts are then added up before they are
+        divided, and there is one figure for each id.
     """
+
+    parts_of_groups: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod

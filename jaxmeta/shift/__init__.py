@@ -1,0 +1,1 @@
+"""Adapting to distribution shift with unlabelled data."""

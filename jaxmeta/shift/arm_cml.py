@@ -1,0 +1,221 @@
+"""ARM-CML: a context network reads the group, and its mean is one more input.
+
+Zhang, Marklund, Dhawan, Gupta, Levine, Finn, Adaptive Risk Minimization (arXiv
+2007.02931), section 4.1. The context is an image, so that it can be appended to the
+channels of every input. Without a context the method is far worse than ERM, so a set
+that is too small gets the mean context of training.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmeta.core.task import Task
+from jaxmeta.core.types import Array, Params
+from jaxmeta.networks.convnet import Outputs
+from jaxmeta.networks.norm import STORED, TRAINING, Statistics
+from jaxmeta.shift.learner import (
+    ShiftLearner,
+    check_support,
+    enough,
+    mean_loss,
+    measured,
+    point_losses,
+    run,
+    start,
+)
+
+_MOMENTUM = 0.1
+"""Share of a batch in the stored mean context, as in the stored statistics."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArmCml(ShiftLearner):
+    """`f([x, mean_k context(x_k)])` with the mean over the set that x is in.
+
+    Raises:
+      ValueError: for a `min_support` below 1 or unknown `norm_stats`.
+
+    Example:
+      >>> from jaxmeta.networks.convnet import ContextNet, ConvNet
+      >>> learner = ArmCml(
+      ...     network=ConvNet(num_classes=10, width=8, large=False),
+      ...     context=ContextNet(channels=2, width=4),
+      ... )
+    """
+
+    context: nn.Module
+    """Called as `network` is; returns `[n, height, width, channels]`."""
+
+    norm_stats: Literal["running", "set"] = "running"
+    """Normalisation of both networks. running: over the whole batch in training, then
+    stored statistics, as published for MNIST and FEMNIST. set: over each set, always,
+    as published for CIFAR-10-C and Tiny ImageNet-C: ARM-BN at the same time."""
+
+    min_support: int = 2
+    """Fewer points than this are not adapted to."""
+
+    def __post_init__(self):
+        if self.min_support < 1:
+            raise ValueError(f"min_support must be >= 1, got {self.min_support}.")
+        if self.norm_stats not in ("running", "set"):
+            raise ValueError(
+                f"norm_stats must be 'running' or 'set', got {self.norm_stats!r}."
+            )
+
+    def init(self, key, example):
+        keys, inputs = jax.random.split(key), example.query.inputs[0]
+        context_params, context_stats = start(self.context, keys[0], inputs)
+        found = self.context.apply(
+            {"params": context_params, "batch_stats": context_stats}, inputs
+        )
+        assert isinstance(found, jax.Array)
+        mean = jnp.zeros(found.shape[1:])
+        params, stats = start(self.network, keys[1], append(inputs, mean))
+        return (
+            {"network": params, "context": context_params},
+            {"network": stats, "context": context_stats, "mean": mean},
+        )
+
+    def read(
+        self, params: Params, model_state, inputs: Array, mask, statistics: Statistics
+    ) -> tuple[Array, Any]:
+        """The contexts `[n, height, width, channels]` of some points, and statistics."""
+        stats = model_state["context"]
+        return run(self.context, params["context"], stats, inputs, statistics, mask)
+
+    def respond(
+        self,
+        params: Params,
+        model_state,
+        inputs: Array,
+        context: Array,
+        mask,
+        statistics,
+    ) -> tuple[Outputs, Any]:
+        """The outputs for points `[n, ...]` that share a context, and statistics."""
+        stats = model_state["network"]
+        together = append(inputs, context)
+        return run(self.network, params["network"], stats, together, statistics, mask)
+
+    def forward(self, params, model_state, inputs, mask, statistics):
+        contexts, context_stats = self.read(
+            params, model_state, inputs, mask, statistics
+        )
+        context = mean_context(contexts, mask)
+        outputs, stats = self.respond(
+            params, model_state, inputs, context, mask, statistics
+        )
+        model_state = {**model_state, "network": stats, "context": context_stats}
+        return outputs, model_state
+
+    @property
+    def _statistics(self) -> Statistics:
+        """Whose statistics an adapted model uses."""
+        return STORED if self.norm_stats == "running" else Statistics(use=1.0, keep=1.0)
+
+    def adapt(self, params, model_state, support, key):
+        del key
+        check_support(len(support), self.min_support)
+        if len(support) < self.min_support:
+            return model_state
+        contexts, context_stats = self.read(
+            params, model_state, support, None, self._statistics
+        )
+        context = contexts.mean(0)
+        _, stats = self.respond(
+            params, model_state, support, context, None, self._statistics
+        )
+        return {"network": stats, "context": context_stats, "mean": context}
+
+    def predict(self, params, model_state, adapted, inputs):
+        del model_state
+        context = adapted["mean"]
+        outputs, _ = self.respond(params, adapted, inputs, context, None, STORED)
+        return outputs.logits
+
+    def answer(self, params, model_state, inputs, mask):
+        check_support(len(inputs), self.min_support)
+        known = enough(mask, self.min_support)
+        share = jnp.where(known, self._statistics.use, 0.0)
+        statistics = Statistics(use=share, keep=0.0)
+        contexts, _ = self.read(params, model_state, inputs, mask, statistics)
+        own = mean_context(contexts, mask)
+        context = jnp.where(known, own, model_state["mean"])
+        outputs, _ = self.respond(
+            params, model_state, inputs, context, mask, statistics
+        )
+        return outputs.logits
+
+    def loss(self, params, model_state, task: Task, key):
+        del key
+        inputs, mask = task.query.inputs, task.query.mask
+        over_sets = self._over_sets if self.norm_stats == "set" else self._over_batch
+        contexts, context_stats = over_sets(
+            lambda *args: self.read(params, model_state, *args), inputs, mask
+        )
+        context = jax.vmap(mean_context)(contexts, mask)
+        together = jax.vmap(append)(inputs, context)
+        outputs, stats = over_sets(
+            lambda x, mask, statistics: run(
+                self.network,
+                params["network"],
+                model_state["network"],
+                x,
+                statistics,
+                mask,
+            ),
+            together,
+            mask,
+        )
+        old = model_state["mean"]
+        new = jax.lax.stop_gradient(context.mean(0))
+        model_state = {
+            "network": stats,
+            "context": context_stats,
+            "mean": old + _MOMENTUM * (new - old),
+        }
+        losses = point_losses(outputs, task.query.targets, mask)
+        metrics = measured(outputs.logits, task.query.targets, mask)
+        return mean_loss(losses, mask), (metrics, model_state)
+
+    @staticmethod
+    def _over_sets(fn, inputs, mask):
+        """`fn` on every set alone; statistics are averaged."""
+        found, stats = jax.vmap(lambda x, m: fn(x, m, TRAINING))(inputs, mask)
+        return found, jax.tree.map(lambda leaf: leaf.mean(0), stats)
+
+    @staticmethod
+    def _over_batch(fn, inputs, mask):
+        """`fn` on all sets at once, which then share statistics."""
+        merged = inputs.reshape((-1, *inputs.shape[2:]))
+        found, stats = fn(merged, mask.reshape(-1), TRAINING)
+        split = lambda leaf: leaf.reshape((*mask.shape, *leaf.shape[1:]))
+        return jax.tree.map(split, found), stats
+
+
+def append(inputs: Array, context: Array) -> Array:
+    """`[n, height, width, c]` and one `[height, width, d]` as `[n, ..., c + d]`.
+
+    Example:
+      >>> append(jnp.zeros((3, 2, 2, 1)), jnp.ones((2, 2, 4))).shape
+      (3, 2, 2, 5)
+    """
+    shape = (len(inputs), *context.shape)
+    return jnp.concatenate([inputs, jnp.broadcast_to(context, shape)], axis=-1)
+
+
+def mean_context(contexts: Array, mask: Array | None) -> Array:
+    """The mean of `[n, ...]` over the points that are there.
+
+    Example:
+      >>> mean_context(jnp.array([1.0, 3.0, 9.0]), jnp.array([True, True, False])).item()
+      2.0
+    """
+    if mask is None:
+        return contexts.mean(0)
+    rows = mask.reshape(mask.shape + (1,) * (contexts.ndim - 1))
+    return jnp.where(rows, contexts, 0.0).sum(0) / jnp.maximum(mask.sum(), 1)
