@@ -108,7 +108,7 @@ def make_evaluator(
         metrics, ids = jax.tree.map(flat, rows)
         if source.parts_of_groups:
             metrics = _merge_parts(metrics, ids)
-        return {name: mean.total / mean.count for name, mean in metrics.items()}
+        return {name: np.asarray(mean.compute()) for name, mean in metrics.items()}
 
     return evaluate
 

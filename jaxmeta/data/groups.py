@@ -84,7 +84,8 @@ def group_points(
       DataError: if there is no point, lengths differ, or a class is negative.
 
     Example:
-      >>> found = group_points(np.zeros((3, 2)), np.array([0, 1, 1]), np.array([7, 9, 7]))
+      >>> targets, groups = np.array([0, 1, 1]), np.array([7, 9, 7])
+      >>> found = group_points(np.zeros((3, 2)), targets, groups)
       >>> found.sizes.tolist(), sorted(found.members[0].tolist())
       ([2, 1], [0, 2])
     """
@@ -185,7 +186,7 @@ class GroupSource(DeviceSource):
         return np.asarray(self._found[split].sizes)
 
     def num_slots(self, split: Split) -> int:
-        """The tasks of one whole evaluation: as many sets a group as the largest has."""
+        """The tasks of one whole evaluation: sets of the largest group, for every one."""
         sizes = self.sizes(split)
         return len(sizes) * -(-int(sizes.max()) // self.points_per_set)
 

@@ -7,9 +7,7 @@ told with every call whose normalisation statistics to use (`networks.norm`).
 
 from typing import Literal, NamedTuple, TypeAlias
 
-import jax
 from flax import linen as nn
-from jax import numpy as jnp
 
 from jaxmeta.core.types import Array, Float
 from jaxmeta.networks.conv import max_pool_2x2
@@ -48,6 +46,7 @@ class Conv5x5(nn.Module):
     from `+-1/sqrt(25 in)`, PyTorch's default.
 
     Example:
+      >>> import jax, jax.numpy as jnp
       >>> y, _ = Conv5x5(features=3, padding="VALID").init_with_output(
       ...     jax.random.key(0), jnp.ones((2, 8, 8, 1))
       ... )
@@ -107,6 +106,7 @@ class ConvNet(nn.Module):
       Zhang et al. (2021), appendix; the authors' `models.py`.
 
     Example:
+      >>> import jax, jax.numpy as jnp
       >>> network = ConvNet(num_classes=10, width=4)
       >>> outputs, _ = network.init_with_output(
       ...     jax.random.key(0), jnp.ones((3, 28, 28, 1))
@@ -162,6 +162,7 @@ class ContextNet(nn.Module):
       Zhang et al. (2021), section 4.1 and appendix.
 
     Example:
+      >>> import jax, jax.numpy as jnp
       >>> y, _ = ContextNet(channels=2, width=4).init_with_output(
       ...     jax.random.key(0), jnp.ones((3, 16, 16, 1))
       ... )

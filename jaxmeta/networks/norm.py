@@ -136,7 +136,7 @@ class BatchNorm(nn.Module):
 
 
 def _moments(x: Array, mask: Array | None) -> tuple[Array, Array, Array]:
-    """Mean and variance of every channel over the unmasked rows, and if any is there."""
+    """Mean and variance of every channel over unmasked rows, and if there are any."""
     axes = tuple(range(x.ndim - 1))
     if mask is None:
         return x.mean(axes), x.var(axes), jnp.array(True)

@@ -83,7 +83,7 @@ class ArmCml(ShiftLearner):
     def read(
         self, params: Params, model_state, inputs: Array, mask, statistics: Statistics
     ) -> tuple[Array, Any]:
-        """The contexts `[n, height, width, channels]` of some points, and statistics."""
+        """Contexts `[n, height, width, channels]` of points, and statistics."""
         stats = model_state["context"]
         return run(self.context, params["context"], stats, inputs, statistics, mask)
 
@@ -212,7 +212,8 @@ def mean_context(contexts: Array, mask: Array | None) -> Array:
     """The mean of `[n, ...]` over the points that are there.
 
     Example:
-      >>> mean_context(jnp.array([1.0, 3.0, 9.0]), jnp.array([True, True, False])).item()
+      >>> mask = jnp.array([True, True, False])
+      >>> mean_context(jnp.array([1.0, 3.0, 9.0]), mask).item()
       2.0
     """
     if mask is None:

@@ -115,8 +115,7 @@ class ArmLl(ShiftLearner):
     def init(self, key, example):
         keys, query = jax.random.split(key), example.query
         params, stats = start(self.network, keys[0], query.inputs[0])
-        variables = {"params": params, "batch_stats": stats}
-        outputs = self.network.apply(variables, query.inputs[0], TRAINING)
+        outputs, _ = run(self.network, params, stats, query.inputs[0], TRAINING)
         loss = self.learned_loss.init(keys[1], outputs.logits, query.mask[0])
         return {"network": params, "loss": loss["params"]}, stats
 
