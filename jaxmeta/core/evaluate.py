@@ -108,7 +108,11 @@ def make_evaluator(
         metrics, ids = jax.tree.map(flat, rows)
         if source.parts_of_groups:
             metrics = _merge_parts(metrics, ids)
-        return {name: np.asarray(mean.compute()) for name, mean in metrics.items()}
+        with np.errstate(invalid="ignore"):  # nothing may have been counted
+            return {
+                name: np.divide(mean.total, mean.count)
+                for name, mean in metrics.items()
+            }
 
     return evaluate
 

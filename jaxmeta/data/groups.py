@@ -186,7 +186,7 @@ class GroupSource(DeviceSource):
         return np.asarray(self._found[split].sizes)
 
     def num_slots(self, split: Split) -> int:
-        """The tasks of one whole evaluation: sets of the largest group, for every one."""
+        """The tasks of one whole evaluation: sets of the largest group, times groups."""
         sizes = self.sizes(split)
         return len(sizes) * -(-int(sizes.max()) // self.points_per_set)
 
