@@ -52,7 +52,7 @@ def simulator(physics: Physics | None) -> str:
 def measured(name: str, runs: Runs, num_tasks: int) -> dict[str, np.ndarray]:
     """A metric, `[task, goal]`, of the rows that were run."""
     found = {}
-    for (row, _), directory in runs.items():
+    for (row, _), (directory, *_) in runs.items():
         with np.load(directory / "test_tasks.npz") as values:
             found[row] = values[name].reshape(num_tasks, -1)
     return found

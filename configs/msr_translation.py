@@ -114,10 +114,9 @@ def cells(rank: int) -> list[Cell]:
 
 def learned(runs: Runs) -> tuple[TranslationSource, Maml, dict] | None:
     """Source, learner and meta-parameters of MSR-FC at k = 1, if it was run."""
-    directory = runs.get(("MSR-FC", "k = 1"))
-    if directory is None:
+    if ("MSR-FC", "k = 1") not in runs:
         return None
-    run = Run.load(directory)
+    run = Run.load(runs["MSR-FC", "k = 1"][0])
     found = run.latest.restore(initial_state(run.experiment))
     source, learner = run.experiment.source, run.experiment.learner
     assert found is not None

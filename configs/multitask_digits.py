@@ -103,7 +103,7 @@ def draw_conflict(path: Path, runs: Runs) -> None:
 def diagnosed(runs: Runs) -> dict[str, list[dict]]:
     """The metrics of the diagnosed rows that were run, on the turned digits."""
     return {
-        row: read_jsonl(runs[row, TURNED] / "metrics.jsonl")
+        row: read_jsonl(runs[row, TURNED][0] / "metrics.jsonl")
         for row in DIAGNOSED
         if (row, TURNED) in runs
     }
@@ -114,7 +114,7 @@ def findings(runs: Runs) -> list[str]:
     lines = []
     for column in dict.fromkeys(column for _, column in runs):
         texts = []
-        for (row, where), directory in runs.items():
+        for (row, where), (directory, *_) in runs.items():
             if where == column:
                 source = Run.load(directory).experiment.source
                 assert isinstance(source, DigitTasks)
@@ -122,7 +122,7 @@ def findings(runs: Runs) -> list[str]:
                 worst = rows.reshape(-1, source.num_tasks).mean(axis=0).min()
                 texts.append(f"{row} {worst:.2%}")
         lines.append(f"Accuracy of the worst task, {column}: {', '.join(texts)}.")
-    for (row, column), directory in runs.items():
+    for (row, column), (directory, *_) in runs.items():
         rows = read_jsonl(directory / "metrics.jsonl")
         if not has_diagnostics(rows):
             continue

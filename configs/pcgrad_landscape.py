@@ -81,7 +81,7 @@ def draw_landscape(path: Path, runs: Runs) -> None:
         path,
         (x, y),
         {"loss 1": first, "loss 2": second, "loss 1 + loss 2": first + second},
-        {row: trajectory(directory) for (row, _), directory in runs.items()},
+        {row: trajectory(directory) for (row, _), (directory, *_) in runs.items()},
         labels=(r"$\theta_1$", r"$\theta_2$"),
     )
 
@@ -89,7 +89,7 @@ def draw_landscape(path: Path, runs: Runs) -> None:
 def findings(runs: Runs) -> list[str]:
     """Where every row ends, and which loss it has there."""
     lines = []
-    for (row, _), directory in runs.items():
+    for (row, _), (directory, *_) in runs.items():
         run = Run.load(directory)
         theta_1, theta_2 = end(run)
         losses = np.load(directory / "test_tasks.npz")["loss"]

@@ -5,11 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from jaxmeta.core.evaluate import TaskValues
 from jaxmeta.core.experiment import Experiment
 from jaxmeta.core.procedure import Procedure
 
-Runs: TypeAlias = Mapping[tuple[str, str], Path]
-"""Run directories by `(row, column)`."""
+Runs: TypeAlias = Mapping[tuple[str, str], Sequence[Path]]
+"""Run directories by `(row, column)`, one a seed."""
+
+Statistic: TypeAlias = Callable[[TaskValues, Experiment | Procedure], float]
+"""One figure from the test values of a run, one a task, and what was run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,10 @@ class Cell:
       accept: lowest and highest value at which the cell is called reproduced, on the
         data set of a source; None where nothing is claimed.
       claim: `accept` in words.
+      statistic: what is shown of the test values of a run; the mean of the table's
+        metric when None. Other figures have an interval over seeds only.
+      run: the name of its runs; cells with one name show figures of the same runs. Row
+        and column when None.
     """
 
     row: str
@@ -38,6 +46,8 @@ class Cell:
     floor: Callable[[Any], float] | None = None
     accept: Callable[[Any], tuple[float, float]] | None = None
     claim: str = ""
+    statistic: Statistic | None = None
+    run: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,11 +63,11 @@ class Table:
       measured_on: what the interval over tasks is over, in the plural.
       notes: what a reader must know to compare, a paragraph each.
       findings: what else the runs show, a paragraph each, measured on the run
-        directories of the first seed by `(row, column)`.
+        directories by `(row, column)`.
       breakdown: the same figures task by task, measured as the findings are: lines of
         text, the heading first; none where there is nothing to break down.
-      figures: `{file name: draw(path, runs)}`, called with the run directories of the
-        first seed; a figure whose cells were not run draws nothing.
+      figures: `{file name: draw(path, runs)}`, called with the run directories; a
+        figure whose cells were not run draws nothing.
     """
 
     title: str

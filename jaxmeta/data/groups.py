@@ -11,6 +11,7 @@ group up, so that what is reported is a figure a group.
 import abc
 import dataclasses
 import functools
+import math
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
@@ -21,11 +22,15 @@ from jaxmeta.core.task import DeviceSource, Task
 from jaxmeta.core.types import Array, Bool, Int, PRNGKey, Split
 from jaxmeta.data.source import DataError
 
-Sampler: TypeAlias = Literal["group", "group_by_size", "point", "point_balanced"]
+Sampler: TypeAlias = Literal[
+    "group", "group_by_size", "client", "point", "point_balanced"
+]
 """Who shares a set of a training task.
 
 group: points of one group; every group is equally likely.
 group_by_size: points of one group; a group is as likely as it is large.
+client: all sets of a task are of one group, with each of its points once, as far as
+  they fit in; every group is equally likely.
 point: any points (the plain shuffle).
 point_balanced: any points, each of an equally likely group (up-weighting).
 """
@@ -186,7 +191,7 @@ class GroupSource(DeviceSource):
         return np.asarray(self._found[split].sizes)
 
     def num_slots(self, split: Split) -> int:
-        """The tasks of one whole evaluation: sets of the largest group, times groups."""
+        """The tasks of a whole evaluation: sets of the largest group, times groups."""
         sizes = self.sizes(split)
         return len(sizes) * -(-int(sizes.max()) // self.points_per_set)
 
@@ -209,19 +214,25 @@ class GroupSource(DeviceSource):
 
         Returns:
           A task without support whose query are `Points`: `[sets_per_task,
-          points_per_set]` drawn with replacement in training, else `[1,
-          points_per_set]`, in the order of `Groups.members`.
+          points_per_set]` drawn with replacement in training (each once for clients),
+          else `[1, points_per_set]`, in the order of `Groups.members`.
         """
         points = data[split]
-        if split == "train":
+        num_groups = points.sizes.shape[0]
+        if split != "train":
+            before = self.points_per_set * (slot // num_groups)
+            places = before + jnp.arange(self.points_per_set)[None]
+            rows, mask = _once(points, slot % num_groups, places)
+        elif self.sampler == "client":
+            shape = (self.sets_per_task, self.points_per_set)
+            group_key, start_key = jax.random.split(key)
+            group = jax.random.randint(group_key, (), 0, num_groups)
+            start = jax.random.randint(start_key, (), 0, points.sizes[group])
+            places = jnp.arange(math.prod(shape)).reshape(shape)
+            rows, mask = _once(points, group, places, start)
+        else:
             rows = self._draw(points, key)
             mask = jnp.ones(rows.shape, bool)
-        else:
-            num_groups, longest = points.members.shape
-            group, part = slot % num_groups, slot // num_groups
-            places = part * self.points_per_set + jnp.arange(self.points_per_set)
-            rows = points.members[group, places % longest][None]
-            mask = (places < points.sizes[group])[None]
         groups = points.groups[rows]
         inputs = self.prepare(points.inputs[rows])
         query = Points(inputs, points.targets[rows], groups, mask)
@@ -243,6 +254,15 @@ class GroupSource(DeviceSource):
             groups = points.groups[rows]
         sizes = jnp.broadcast_to(points.sizes[groups], shape)
         return points.members[groups, jax.random.randint(point_key, shape, 0, sizes)]
+
+
+def _once(points: Groups, group: Array, places: Array, start: Array | int = 0):
+    """The rows at some places of a group, counted from `start`, and if they are there.
+
+    Places from 0 to its size - 1 are the points of the group, each once.
+    """
+    size = points.sizes[group]
+    return points.members[group, (start + places) % size], places < size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -38,6 +38,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
+def _with_error(value: float, standard_error: float | None) -> str:
+    text = number(value)
+    return text if standard_error is None else f"{text} ± {number(standard_error, 1)}"
+
+
 def interval_text(low: float | None, high: float | None) -> str:
     """`[low, high]`; a dash where there is none."""
     return "–" if low is None else f"[{number(low)}, {number(high)}]"
@@ -50,7 +55,7 @@ def cells(record: Record) -> list[str]:
         record["row"],
         record["column"],
         record["published"] or "–",
-        number(record["value"]),
+        _with_error(record["value"], record["standard_error"]),
         interval_text(record["low"], record["high"]),
         interval_text(record["seed_low"], record["seed_high"]),
         number(record["floor"]),
@@ -89,7 +94,8 @@ def table_report(records: Sequence[Record], card: Record) -> str:
         f"Published figures: {card['source']}. Ours: mean over {seeds} "
         f"seed{'s' * (seeds > 1)}, each on {' or '.join(f'{n:,}' for n in tasks)} "
         f"{card['measured_on']}. The interval over tasks says how much these differ, "
-        "the interval over seeds how much training runs do.",
+        "the interval over seeds how much training runs do; "
+        "± is the standard error over seeds.",
         *(text for note in card["notes"] for text in ("", note)),
         *(("", markdown_table(breakdown[0], breakdown[1:])) if breakdown else ()),
         *(text for name in card["figures"] for text in ("", f"![{name}]({name})")),

@@ -40,7 +40,8 @@ CURVES = "curves.png"
 
 def cell_directory(root: Path, cell: Cell, seed: int) -> Path:
     """Where the run of one cell and seed lives."""
-    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{cell.row} {cell.column}").strip("-")
+    name = cell.run or f"{cell.row} {cell.column}"
+    name = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
     return root / "cells" / f"{name.lower()}-seed{seed}"
 
 
@@ -104,14 +105,22 @@ def summarise(cell: Cell, runs: Sequence[Run], metric: str) -> dict[str, Any]:
     Raises:
       CheckpointError: if the files of a run are damaged.
     """
-    per_seed, cards = [], []
+    tested, cards = [], []
     for run in runs:
-        with reading(run.directory):
-            per_seed.append(np.load(run.directory / "test_tasks.npz")[metric])
+        with reading(run.directory), np.load(run.directory / "test_tasks.npz") as file:
+            tested.append({name: file[name] for name in file.files})
             cards.append(read_json(run.directory / "card.json"))
-    over_tasks = interval_within(per_seed)
-    means = [float(values.mean()) for values in per_seed]
-    over_seeds = interval(means)
+    per_seed = [values[metric] for values in tested]
+    if cell.statistic is None:
+        over_tasks = interval_within(per_seed)
+        figures = [float(values.mean()) for values in per_seed]
+    else:
+        over_tasks = None
+        figures = [
+            float(cell.statistic(values, run.experiment))
+            for values, run in zip(tested, runs, strict=True)
+        ]
+    over_seeds, several = interval(figures), len(runs) > 1
     sources = [run.experiment.source for run in runs]
     floor = accept = verdict = None
     if cell.floor is not None:
@@ -119,17 +128,19 @@ def summarise(cell: Cell, runs: Sequence[Run], metric: str) -> dict[str, Any]:
     if cell.accept is not None:
         accept = np.mean([cell.accept(source) for source in sources], axis=0).tolist()
         verdict = "holds" if accept[0] <= over_seeds.mean <= accept[1] else "misses"
-    several = len(runs) > 1
     return {
         "row": cell.row,
         "column": cell.column,
         "value": over_seeds.mean,
-        "low": over_tasks.low,
-        "high": over_tasks.high,
+        "low": over_tasks.low if over_tasks else None,
+        "high": over_tasks.high if over_tasks else None,
+        "standard_error": float(np.std(figures, ddof=1) / np.sqrt(len(figures)))
+        if several
+        else None,
         "seed_low": over_seeds.low if several else None,
         "seed_high": over_seeds.high if several else None,
         "seeds": [run.experiment.seed for run in runs],
-        "seed_values": means,
+        "seed_values": figures,
         "tasks_per_seed": len(per_seed[0]),
         "published": cell.published,
         "floor": floor,
@@ -178,7 +189,8 @@ def reproduce(
         raise ValueError(f"seeds must be >= 1, got {seeds}.")
     started, cpu_started = time.time(), cpu_seconds()
     records, lines = [], []
-    first_runs: dict[tuple[str, str], Path] = {}
+    by_run: dict[str, dict[str, Any]] = {}
+    directories: dict[tuple[str, str], list[Path]] = {}
     for cell in table.cells:
         runs = [
             Run(cell_directory(root, cell, seed), cell.experiment(seed))
@@ -188,16 +200,19 @@ def reproduce(
             runs = [run_cell(root, cell, seed, quiet=quiet) for seed in range(seeds)]
         elif not all(run.finished for run in runs):
             continue
-        first_runs[cell.row, cell.column] = runs[0].directory
-        lines += [_row(cell, run, row) for run in runs for row in _metrics(run)]
+        directories[cell.row, cell.column] = [run.directory for run in runs]
         records.append(summarise(cell, runs, table.metric))
+        # Several cells may show figures of the same runs.
+        if (name := runs[0].directory.name) not in by_run:
+            by_run[name] = records[-1]
+            lines += [_row(cell, run, row) for run in runs for row in _metrics(run)]
         on_cell(records[-1])
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (root / "metrics.jsonl").write_text(text, encoding="utf-8")
     write_json(root / "table.json", records)
     table_curves(root / CURVES, lines, table.metric)
     for name, draw in table.figures.items():
-        draw(root / name, first_runs)
+        draw(root / name, directories)
     hashes = [name for record in records for name in record["config_hashes"]]
     revisions = {name for record in records for name in record["git_revisions"]}
     card = {
@@ -205,16 +220,16 @@ def reproduce(
         "source": table.source,
         "metric": table.metric,
         "measured_on": table.measured_on,
-        "notes": [*table.notes, *table.findings(first_runs)],
-        "breakdown": list(table.breakdown(first_runs)),
+        "notes": [*table.notes, *table.findings(directories)],
+        "breakdown": list(table.breakdown(directories)),
         "command": command,
         "seeds": list(range(seeds)),
         "config_hash": config_hash(hashes),
         "config": {"cells": hashes},
         # Of the runs, which may be older than this report.
         "git_revisions": sorted(revisions),
-        "run_wall_seconds": sum(record["seconds"] for record in records),
-        "run_cpu_seconds": sum(record["cpu_seconds"] for record in records),
+        "run_wall_seconds": sum(record["seconds"] for record in by_run.values()),
+        "run_cpu_seconds": sum(record["cpu_seconds"] for record in by_run.values()),
         "versions": versions(),
         "hardware": hardware(),
         "wall_seconds": time.time() - started,

@@ -70,6 +70,17 @@ class ArmBn(ShiftLearner):
         )
         return self.forward(params, model_state, inputs, mask, own)[0].logits
 
+    def remember(self, params, model_state):
+        del params
+        return model_state
+
+    def observe(self, params, model_state, memory, point, seen, share):
+        newest = Statistics(use=share, keep=share, pooled=True)
+        outputs, memory = self.forward(params, memory, point[None], None, newest)
+        still, _ = self.forward(params, model_state, point[None], None, STORED)
+        known = seen + 1 >= self.min_support
+        return memory, jnp.where(known, outputs.logits, still.logits)[0]
+
     def loss(self, params, model_state, task: Task, key):
         del key
         query = task.query

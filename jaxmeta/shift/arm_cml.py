@@ -150,6 +150,23 @@ class ArmCml(ShiftLearner):
         )
         return outputs.logits
 
+    def remember(self, params, model_state):
+        del params
+        return model_state
+
+    def observe(self, params, model_state, memory, point, seen, share):
+        own = self.norm_stats == "set"
+        newest = Statistics(use=share, keep=share, pooled=True) if own else STORED
+        contexts, context_stats = self.read(params, memory, point[None], None, newest)
+        mean = memory["mean"] + share * (contexts[0] - memory["mean"])
+        outputs, stats = self.respond(params, memory, point[None], mean, None, newest)
+        memory = {"network": stats, "context": context_stats, "mean": mean}
+        still, _ = self.respond(
+            params, model_state, point[None], model_state["mean"], None, STORED
+        )
+        known = seen + 1 >= self.min_support
+        return memory, jnp.where(known, outputs.logits, still.logits)[0]
+
     def loss(self, params, model_state, task: Task, key):
         del key
         inputs, mask = task.query.inputs, task.query.mask

@@ -14,21 +14,14 @@ import jax.numpy as jnp
 
 from jaxmeta.core.task import Task
 from jaxmeta.core.types import Array
-from jaxmeta.networks.norm import STORED, TRAINING
-from jaxmeta.shift.learner import (
-    ShiftLearner,
-    flat,
-    mean_loss,
-    measured,
-    point_losses,
-    run,
-    start,
-)
+from jaxmeta.networks.norm import TRAINING
+from jaxmeta.shift.learner import flat, mean_loss, measured, point_losses
+from jaxmeta.shift.unadapted import Unadapted
 from jaxmeta.surgery.weighting import Tasks, Weighting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Erm(ShiftLearner):
+class Erm(Unadapted):
     """`min E[loss]` over all points, or `min sum_g w_g L_g` over groups.
 
     It does not adapt: predictions use the stored statistics of training.
@@ -70,27 +63,9 @@ class Erm(ShiftLearner):
             )
 
     def init(self, key, example):
-        params, stats = start(self.network, key, example.query.inputs[0])
+        params, model_state = self.start_network(key, example)
         weights = () if self.weighting is None else self.weighting.init()
-        return params, {"stats": stats, "weights": weights}
-
-    def forward(self, params, model_state, inputs, mask, statistics):
-        outputs, stats = run(
-            self.network, params, model_state["stats"], inputs, statistics, mask
-        )
-        return outputs, {**model_state, "stats": stats}
-
-    def adapt(self, params, model_state, support, key):
-        del params, model_state, support, key
-        return ()
-
-    def predict(self, params, model_state, adapted, inputs):
-        del adapted
-        return self.forward(params, model_state, inputs, None, STORED)[0].logits
-
-    def answer(self, params, model_state, inputs, mask):
-        del mask
-        return self.predict(params, model_state, (), inputs)
+        return params, {**model_state, "weights": weights}
 
     def loss(self, params, model_state, task: Task, key):
         points = flat(task.query)

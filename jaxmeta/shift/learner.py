@@ -128,6 +128,43 @@ class ShiftLearner(Learner):
         What test-time adaptation is built on: it works with any trained learner.
         """
 
+    def remember(self, params: Params, model_state: ModelState) -> Any:
+        """What a stream starts from, before its first point.
+
+        Raises:
+          ValueError: for a method that cannot be streamed.
+        """
+        del params, model_state
+        raise ValueError(
+            f"{type(self).__name__} adapts to sets of points and cannot be streamed; "
+            "collect some and call adapt and predict."
+        )
+
+    def observe(
+        self,
+        params: Params,
+        model_state: ModelState,
+        memory: Any,
+        point: Array,
+        seen: Array,
+        share: Array,
+    ) -> tuple[Any, Float[Array, " classes"]]:
+        """Remembers one more point of a stream, and predicts it.
+
+        Args:
+          params: trained parameters.
+          model_state: trained statistics.
+          memory: what `remember` or the last `observe` returned.
+          point: `[...]`.
+          seen: `[]` points seen before; 0 begins a new stream.
+          share: `[]` how much this point counts in the averages; 1 when it is the
+            first.
+
+        Returns:
+          The next memory, and the logits of the point.
+        """
+        raise NotImplementedError
+
     def evaluate(self, params, model_state, task: Task, key):
         del key
         query = task.query

@@ -25,6 +25,7 @@ from jaxmeta.surgery.mgda import MGDA as MGDA
 from jaxmeta.surgery.nash_mtl import NashMTL as NashMTL
 from jaxmeta.surgery.projection import PCGrad as PCGrad
 from jaxmeta.surgery.projection import pcgrad as pcgrad
+from jaxmeta.surgery.q_fedavg import q_fedavg as q_fedavg
 from jaxmeta.surgery.q_ffl import QFFL as QFFL
 from jaxmeta.surgery.random_weights import RandomWeights as RandomWeights
 from jaxmeta.surgery.sum import Sum as Sum

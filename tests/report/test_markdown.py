@@ -15,6 +15,7 @@ def record(**changes):
         "row": "MSR",
         "column": "k = 1",
         "value": 0.0051,
+        "standard_error": None,
         "low": 0.005,
         "high": 0.0052,
         "seed_low": None,
@@ -128,3 +129,7 @@ def test_a_measurement_is_called_by_its_name():
     card = {"config_hash": "0", "config": config, "seed": 2, "wall_seconds": 1.5}
     text = run_report(card | {"git_revision": "abc"}, {}, [])
     assert "ScriptedPlay, seed 2, 2 s, revision abc." in text
+
+
+def test_several_seeds_have_a_standard_error():
+    assert cells(record(value=0.5, standard_error=0.0123))[3] == ".500 ± .01"
