@@ -184,7 +184,12 @@ class GroupSource(DeviceSource):
 
     @functools.cached_property
     def _found(self) -> dict[Split, Groups]:
-        return self.groups()
+        # How points are drawn does not matter to what there is.
+        return _groups_of(
+            dataclasses.replace(
+                self, points_per_set=1, sets_per_task=1, sampler="group"
+            )
+        )
 
     def sizes(self, split: Split) -> np.ndarray:
         """`[group]` how many points each group of a split has."""
@@ -254,6 +259,11 @@ class GroupSource(DeviceSource):
             groups = points.groups[rows]
         sizes = jnp.broadcast_to(points.sizes[groups], shape)
         return points.members[groups, jax.random.randint(point_key, shape, 0, sizes)]
+
+
+@functools.lru_cache(maxsize=2)
+def _groups_of(source: GroupSource) -> dict[Split, Groups]:
+    return source.groups()
 
 
 def _once(points: Groups, group: Array, places: Array, start: Array | int = 0):

@@ -1,0 +1,234 @@
+"""The tables of Adaptive Risk Minimization: rows, columns, findings and pictures."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmeta.core.run import Run
+from jaxmeta.core.table import Cell, Runs, Statistic, Table
+from jaxmeta.core.writers import read_jsonl
+from jaxmeta.report.shift import (
+    accuracy_by_support,
+    corruption_map,
+    sorted_groups,
+    stream_accuracy,
+    streaming_curve,
+    support_curve,
+)
+from jaxmeta.shift.adaptation import (
+    Adapter,
+    BatchStatistics,
+    Eata,
+    Lame,
+    Memo,
+    Sar,
+    Tent,
+)
+from jaxmeta.shift.benchmark import Protocol, weighted_by_size, worst_group
+
+PAPER = (
+    "Zhang et al. 2021 (arXiv 2007.02931), as reproduced in the reference tables that "
+    "came with this project"
+)
+WORST, AVERAGE, WEIGHTED = "worst group", "average", "by size"
+COLUMNS: Mapping[str, Statistic | None] = {
+    WORST: worst_group,
+    AVERAGE: None,
+    WEIGHTED: weighted_by_size,
+}
+ARM = ("ARM-CML", "ARM-BN", "ARM-LL")
+MIXED = tuple(f"{row}, mixed groups" for row in ARM)
+AFTER = "update_then_predict"
+ADAPTERS: Mapping[str, Adapter] = {
+    "BN adaptation": BatchStatistics(),
+    "BN-alpha": BatchStatistics(prior=16.0),
+    "TENT": Tent(order=AFTER),
+    "EATA": Eata(order=AFTER),
+    "SAR": Sar(order=AFTER),
+    "MEMO": Memo(),
+    "LAME": Lame(),
+}
+"""Rows that are ERM with test-time adaptation, every batch met by a fresh model."""
+
+Published = Mapping[str, tuple[str, str]]
+"""`{row: (worst group, average)}` as printed, in percent."""
+
+
+def arm_table(
+    title: str,
+    protocol: Protocol,
+    rows: Sequence[str],
+    *,
+    seeds: int,
+    notes: Sequence[str],
+    published: Published | None = None,
+    source: str = PAPER,
+    corruptions: bool = False,
+    slow: Mapping[str, Protocol] | None = None,
+) -> Table:
+    """A table of accuracies: a row a method, three columns.
+
+    Args:
+      title: of the table.
+      protocol: of all rows.
+      rows: methods, as `Protocol.experiment` knows them, or `ADAPTERS`.
+      seeds: of every row.
+      notes: what a reader must know.
+      published: figures to put beside.
+      source: where they are from.
+      corruptions: whether the groups are corruptions and severities, for the heat map.
+      slow: rows with a protocol of their own.
+    """
+    published, slow = published or {}, slow or {}
+    cells = []
+    for row in rows:
+        own = slow.get(row, protocol)
+        figures = (*published.get(row, (None, None)), None)
+        for (column, statistic), figure in zip(COLUMNS.items(), figures, strict=True):
+            cells.append(
+                Cell(
+                    row=row,
+                    column=column,
+                    experiment=_maker(own, row),
+                    protocol=_protocol_text(own, row),
+                    published=figure,
+                    statistic=statistic,
+                    run=row,
+                )
+            )
+    pictures: dict[str, Callable[[Path, Runs], None]] = {
+        "groups.png": draw_groups,
+        "support.png": draw_support,
+        "streaming.png": draw_streaming,
+    }
+    if corruptions:
+        pictures["corruptions.png"] = draw_corruptions
+    return Table(
+        title=title,
+        source=source if published else "none for this protocol",
+        metric="accuracy",
+        cells=tuple(cells),
+        seeds=seeds,
+        measured_on="test groups",
+        notes=(
+            "Protocol: the checkpoint with the best worst-group validation accuracy; "
+            "every test group in batches of K points, each met by a fresh model. "
+            "Average is over groups, by size is over points.",
+            *notes,
+        ),
+        findings=findings,
+        figures=pictures,
+    )
+
+
+def _maker(protocol: Protocol, row: str) -> Callable[[int], Any]:
+    if row in ADAPTERS:
+        adapter = ADAPTERS[row]
+        return lambda seed: protocol.adapted("ERM", adapter, seed)
+    return lambda seed: protocol.experiment(row, seed)
+
+
+def _protocol_text(protocol: Protocol, row: str) -> str:
+    if row in ADAPTERS:
+        return "ERM's checkpoint, adapted to each batch"
+    optimizer = getattr(protocol.transform, "__name__", "SGD, momentum .9")
+    size = f"{protocol.groups_per_step} x {protocol.source.points_per_set}"
+    return (
+        f"{protocol.steps:,} steps of {size}, {optimizer} {protocol.learning_rate:g}, "
+        f"width {protocol.width}"
+    )
+
+
+def findings(runs: Runs) -> list[str]:
+    """The ARM row that validation would choose, against ERM, over all seeds."""
+    found = {}
+    for (row, column), directories in runs.items():
+        if column == WORST and row in (*ARM, "ERM"):
+            found[row] = [_scores(directory) for directory in directories]
+    arm = [row for row in ARM if row in found]
+    if not arm or "ERM" not in found:
+        return []
+    means = {row: np.mean(scores, axis=0) for row, scores in found.items()}
+    best = max(arm, key=lambda row: means[row][0])
+    worst, average = (means[best] - means["ERM"])[1:] * 100
+    return [
+        f"By validation {best} is chosen among {', '.join(arm)} (worst group "
+        f"{means[best][0]:.3f}). Against ERM it is {worst:+.1f} points in the worst "
+        f"test group and {average:+.1f} on average."
+    ]
+
+
+def _scores(directory: Path) -> tuple[float, float, float]:
+    """Best worst-group validation accuracy, then worst and average test accuracy."""
+    rows = read_jsonl(directory / "metrics.jsonl")
+    name = "validation/worst_accuracy"
+    tested = _accuracies(directory)
+    validated = max(row[name] for row in rows if name in row)
+    return validated, float(tested.min()), float(tested.mean())
+
+
+def _accuracies(directory: Path) -> np.ndarray:
+    with np.load(directory / "test_tasks.npz") as file:
+        return file["accuracy"]
+
+
+def _by_row(runs: Runs) -> dict[str, list[np.ndarray]]:
+    return {
+        row: [_accuracies(directory) for directory in directories]
+        for (row, column), directories in runs.items()
+        if column == WORST
+    }
+
+
+def _trained(runs: Runs) -> dict[str, Run]:
+    """The runs of the first seed of what the two curves show."""
+    return {
+        row: Run.load(runs[row, WORST][0])
+        for row in ("ERM", *ARM)
+        if (row, WORST) in runs
+    }
+
+
+def draw_groups(path: Path, runs: Runs) -> None:
+    """Accuracy of every group, from the worst to the best."""
+    sorted_groups(path, _by_row(runs))
+
+
+COUNTS = (1, 5, 10, 25, 50, 100)
+"""Support points of the curve."""
+
+
+def draw_support(path: Path, runs: Runs) -> None:
+    """Accuracy against the number of points that are adapted to, for one seed."""
+    measured = {
+        row: (COUNTS, accuracy_by_support(run, COUNTS, points=100))
+        for row, run in _trained(runs).items()
+    }
+    support_curve(path, measured)
+
+
+def draw_streaming(path: Path, runs: Runs) -> None:
+    """Accuracy of the t-th point of a stream, for one seed."""
+    measured = {
+        (row, mode): stream_accuracy(run, mode, length=100, streams=56)
+        for row, run in _trained(runs).items()
+        if row in ("ERM", "ARM-CML", "ARM-BN")
+        for mode in ("episodic", "continual", "mixed")
+        if row != "ERM" or mode == "episodic"
+    }
+    streaming_curve(path, measured)
+
+
+def draw_corruptions(path: Path, runs: Runs) -> None:
+    """Accuracy of every test corruption at every severity."""
+    by_row = _by_row(runs)
+    if not by_row:
+        return
+    (directories, *_) = (d for (_, column), d in runs.items() if column == WORST)
+    names = Run.load(directories[0]).experiment.source.group_names("test")
+    corruption_map(
+        path, names, {row: np.mean(found, axis=0) for row, found in by_row.items()}
+    )
