@@ -13,8 +13,9 @@ from jaxmeta.core.learner import Learner
 from jaxmeta.core.task import DeviceSource, Task
 from jaxmeta.core.train import OuterStep, named
 from jaxmeta.core.types import PyTree
-from jaxmeta.data.digit_tasks import NUM_CLASSES, DigitTasks
+from jaxmeta.data.digit_tasks import DigitTasks
 from jaxmeta.data.episodes import EpisodeSource
+from jaxmeta.data.mnist import NUM_CLASSES
 from jaxmeta.data.source import settle
 from jaxmeta.meta.maml import Maml
 from jaxmeta.multitask.hard_sharing import HardSharing

@@ -21,22 +21,21 @@ from jax.scipy.ndimage import map_coordinates
 from jaxmeta.core.task import DeviceSource, Examples, Task
 from jaxmeta.core.types import Array, Float, Int, PRNGKey, Split
 from jaxmeta.data import source
+from jaxmeta.data.digits import FORM_STARTS, digits_by_form
 from jaxmeta.data.episodes import SPLITS
-from jaxmeta.data.source import DataError, find_file, load_npz
+from jaxmeta.data.mnist import FILE, load_mnist, mnist_file
+from jaxmeta.data.source import DataError, find_file
 
 Origin: TypeAlias = Literal["auto", "npz", "digits"]
 
-NUM_CLASSES = 10
 MOST_EXAMPLES, MOST_TASKS = 10_000, 1_000
 """More would be a slip of the keyboard."""
 
-_FILE = "mnist_writers.npz"
 _LOGGER = logging.getLogger(__name__)
 
-# MNIST: the last 10,000 training images validate. scikit-learn's digits come form by
-# form: the last five forms are held out, two to validate and three to test.
+# The last 10,000 training images validate. Of scikit-learn's digits the last five forms
+# are held out, two to validate and three to test.
 _MNIST_TRAIN = 50_000
-_DIGITS_TRAIN, _DIGITS_VALIDATION = 1157, 1415
 
 
 class Images(NamedTuple):
@@ -96,14 +95,7 @@ class DigitTasks(DeviceSource):
         """All images by split."""
         if settled(self.origin) == "digits":
             return _digits()
-        path = find_file(_FILE)
-        if path is None:
-            raise DataError(
-                f"{_FILE}: not found; set JAXMETA_DATA_DIR or --data-dir to the "
-                "directory that holds it, or use scikit-learn's digits: "
-                "--source.origin digits."
-            )
-        return _mnist(path)
+        return _mnist(mnist_file(instead="--source.origin digits"))
 
     def size(self, split: Split) -> int:
         """How many images a split has; `num_tasks * size / num_examples` slots."""
@@ -265,17 +257,17 @@ def settled(origin: Origin) -> Literal["npz", "digits"]:
     """
     if origin != "auto":
         return origin
-    if find_file(_FILE):
+    if find_file(FILE):
         return "npz"
     if (directory := source.data_dir()) is not None:
         raise DataError(
-            f"{_FILE} is not in the data directory {directory}. Name another "
+            f"{FILE} is not in the data directory {directory}. Name another "
             "--data-dir, or use scikit-learn's digits: --source.origin digits."
         )
     _LOGGER.warning(
         "MNIST was not found: using scikit-learn's digits. Point JAXMETA_DATA_DIR or "
         "--data-dir at a directory with %s.",
-        _FILE,
+        FILE,
     )
     return "digits"
 
@@ -287,38 +279,20 @@ def _(tasks: DigitTasks) -> DigitTasks:
 
 @functools.cache
 def _mnist(path: Path) -> dict[Split, Images]:
-    kinds = {"x_train": (3, "u"), "y_train": (1, "u"), "x_test": (3, "u")}
-    file = load_npz(path, {**kinds, "y_test": (1, "u")})
-    images, labels = file["x_train"], file["y_train"]
-    for part, least in (("train", _MNIST_TRAIN + 1), ("test", 1)):
-        x, y = file[f"x_{part}"], file[f"y_{part}"]
-        sides = (images.shape[1], images.shape[1])
-        if len(x) < least or len(x) != len(y) or x.shape[1:] != sides:
-            raise DataError(
-                f"{path}: x_{part} must be at least {least} square images of one size, "
-                f"each with a label, got {x.shape} and {y.shape}; copy it again."
-            )
-        if y.max() >= NUM_CLASSES or x.dtype != np.uint8:
-            raise DataError(
-                f"{path}: images must be bytes and labels 0 to {NUM_CLASSES - 1}, got "
-                f"{x.dtype} and labels up to {y.max()}; copy it again."
-            )
+    mnist = load_mnist(path, least_train=_MNIST_TRAIN + 1)
+    images, labels = mnist.train_images, mnist.train_labels
     return {
         "train": _split(images[:_MNIST_TRAIN], labels[:_MNIST_TRAIN]),
         "validation": _split(images[_MNIST_TRAIN:], labels[_MNIST_TRAIN:]),
-        "test": _split(file["x_test"], file["y_test"]),
+        "test": _split(mnist.test_images, mnist.test_labels),
     }
 
 
 @functools.cache
 def _digits() -> dict[Split, Images]:
-    from sklearn.datasets import load_digits
-
-    flat, labels = load_digits(return_X_y=True)
-    # The original grey levels are 0 to 16.
-    images = np.round(np.asarray(flat).reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    ends = [_DIGITS_TRAIN, _DIGITS_VALIDATION]
-    parts = map(_split, np.split(images, ends), np.split(np.asarray(labels), ends))
+    ends = [FORM_STARTS[9], FORM_STARTS[11]]
+    images, labels = digits_by_form()
+    parts = map(_split, np.split(images, ends), np.split(labels, ends))
     return dict(zip(SPLITS, parts, strict=True))
 
 

@@ -18,6 +18,11 @@ from jaxmeta.data.episodes import SPLITS, ClassImages, EpisodeSource
 _DIGITS = {"train": (0, 1, 2, 4, 5, 8), "validation": (6, 9), "test": (3, 7)}
 _SIDE = 8
 
+FORM_STARTS = (0, 130, 256, 386, 516, 646, 776, 915, 1029, 1157, 1287, 1415, 1545, 1667)
+"""The first image of each of the 14 filled-in forms that the file goes through. A form
+is one person's; the same person may have filled in two. (INRIA, scikit-learn course,
+"Sample grouping".)"""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Digits(EpisodeSource):
@@ -54,11 +59,43 @@ class Digits(EpisodeSource):
         return digit_classes(self.image_size)
 
 
+def digits_by_form(image_size: int = _SIDE) -> tuple[np.ndarray, np.ndarray]:
+    """All digits in the order of the file, which is form by form (`FORM_STARTS`).
+
+    Args:
+      image_size: side of the images, >= 8. Pixels are repeated by the largest whole
+        factor that fits, and the rest is a margin of paper.
+
+    Returns:
+      Images `[1797, image_size, image_size]`, bytes with ink = 255 and paper = 0, and
+      labels `[1797]`.
+
+    Raises:
+      ValueError: if `image_size` is below 8.
+
+    Example:
+      >>> images, labels = digits_by_form(28)
+      >>> images.shape, labels[:4].tolist()
+      ((1797, 28, 28), [0, 1, 2, 3])
+    """
+    if image_size < _SIDE:
+        raise ValueError(f"image_size must be >= {_SIDE}, got {image_size}.")
+    from sklearn.datasets import load_digits
+
+    flat, labels = load_digits(return_X_y=True)
+    # The original grey levels are 0 to 16.
+    images = np.round(np.asarray(flat).reshape(-1, _SIDE, _SIDE) * (255 / 16))
+    scale, margin = divmod(image_size, _SIDE)
+    images = images.astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
+    sides = (margin // 2, margin - margin // 2)
+    return np.pad(images, ((0, 0), sides, sides)), np.asarray(labels)
+
+
 def digit_classes(image_size: int) -> ClassImages:
     """The ten digits as classes, cut to the count of the rarest.
 
     Args:
-      image_size: side of the images, >= 8.
+      image_size: side of the images, as in `digits_by_form`.
 
     Returns:
       Images `[10, 174, image_size, image_size, 1]`, ink = 255 and paper = 0.
@@ -70,20 +107,9 @@ def digit_classes(image_size: int) -> ClassImages:
       >>> digit_classes(28).images.shape
       (10, 174, 28, 28, 1)
     """
-    if image_size < _SIDE:
-        raise ValueError(f"image_size must be >= {_SIDE}, got {image_size}.")
-    from sklearn.datasets import load_digits
-
-    flat, labels = load_digits(return_X_y=True)
-    images = np.asarray(flat).reshape(-1, _SIDE, _SIDE)
-    count = int(np.bincount(np.asarray(labels)).min())
+    images, labels = digits_by_form(image_size)
+    count = int(np.bincount(labels).min())
     by_class = np.stack([images[labels == digit][:count] for digit in range(10)])
-    # The original grey levels are 0 to 16.
-    by_class = np.round(by_class * (255 / 16)).astype(np.uint8)
-    scale, margin = divmod(image_size, _SIDE)
-    by_class = by_class.repeat(scale, axis=2).repeat(scale, axis=3)
-    before, after = margin // 2, margin - margin // 2
-    by_class = np.pad(by_class, ((0, 0), (0, 0), (before, after), (before, after)))
     class_split = np.empty(10, np.int32)
     for i, split in enumerate(SPLITS):
         class_split[list(_DIGITS[split])] = i

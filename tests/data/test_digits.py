@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from jaxmeta.data.digits import Digits, digit_classes
+from jaxmeta.data.digits import FORM_STARTS, Digits, digit_classes, digits_by_form
 from jaxmeta.data.episodes import SPLITS
 
 
@@ -73,3 +73,19 @@ def test_without_rotations_the_held_out_splits_are_too_small():
 def test_more_examples_than_there_are():
     with pytest.raises(ValueError, match="<= 174"):
         Digits(shots=100, queries=75).validate()
+
+
+def test_digits_by_form_are_the_file_in_its_order():
+    images, labels = digits_by_form()
+    bunch = load_digits()
+    np.testing.assert_array_equal(images, np.round(bunch.images * 255 / 16))
+    np.testing.assert_array_equal(labels, bunch.target)
+
+
+def test_forms_ask_for_the_same_digits():
+    # Every form is a copy of one list of digits with some left out: nearly all begin
+    # 0 to 9 three times over.
+    _, labels = digits_by_form()
+    starts = [labels[start : start + 10].tolist() for start in FORM_STARTS]
+    assert len(starts) == 14
+    assert sum(start == list(range(10)) for start in starts) >= 12
