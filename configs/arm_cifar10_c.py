@@ -3,9 +3,9 @@
 import functools
 
 import optax
+from jaxmeta.data.cifar10_c import Cifar10C
 
 from jaxmeta.core.table import Table
-from jaxmeta.data.cifar10_c import Cifar10C
 from jaxmeta.report.arm import ADAPTERS, ARM, MIXED, arm_table
 from jaxmeta.shift.benchmark import Protocol
 
@@ -63,10 +63,10 @@ def get_table(quick: bool) -> Table:
         published=PUBLISHED,
         corruptions=True,
         notes=(
-            "The corruptions are our own, with the published strengths, of images that "
-            "the groups share where CIFAR-10 is the subset of the data directory (5,000 "
-            "train, 1,000 validate, 2,000 test): the published figures are of the whole "
-            "set, a network of width 128 and, in training, 56,000 images."
-            + (" Not comparable with --quick." if quick else ""),
+            "The corruptions are our own, with the published strengths. Where CIFAR-10 "
+            "is the subset of the data directory the groups share its images: 5,000 "
+            "train, 1,000 validate, 2,000 test. The published figures are of the whole "
+            "set and a network of width 128, with 56,000 images in training."
+            + (" Those of --quick do not compare." if quick else ""),
         ),
     )

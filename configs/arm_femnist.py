@@ -57,7 +57,7 @@ def get_table(quick: bool) -> Table:
         seeds=1 if quick else 3,
         published=PUBLISHED,
         notes=(
-            "262 writers train, 50 validate, 35 test, by a rule of ours: the paper's own "
-            "split is not public.",
+            "262 writers train, 50 validate, 35 test, by a rule of ours: the paper's "
+            "own split is not public.",
         ),
     )

@@ -1,7 +1,5 @@
 """Rotated MNIST: 14 angles of which some are rare; ARM against ERM, DRO and others."""
 
-import functools
-
 import optax
 
 from jaxmeta.core.table import Table

@@ -3,9 +3,9 @@
 import functools
 
 import optax
+from jaxmeta.data.tiny_imagenet_c import TinyImageNetC
 
 from jaxmeta.core.table import Table
-from jaxmeta.data.tiny_imagenet_c import TinyImageNetC
 from jaxmeta.networks.resnet import ResNet50
 from jaxmeta.report.arm import ADAPTERS, ARM, arm_table
 from jaxmeta.shift.benchmark import Protocol
@@ -65,7 +65,7 @@ def get_table(quick: bool) -> Table:
         published=PUBLISHED,
         corruptions=True,
         notes=(
-            "The published networks start from ImageNet weights, ours from random ones; "
-            "the corruptions are our own, with the published strengths.",
+            "The published networks start from ImageNet weights, ours from random "
+            "ones; the corruptions are our own, with the published strengths.",
         ),
     )

@@ -5,7 +5,6 @@ the stride in the 3x3 convolution of a block, as is usual since.
 """
 
 from flax import linen as nn
-from jax import numpy as jnp
 
 from jaxmeta.core.types import Array, Float
 from jaxmeta.networks.convnet import Outputs

@@ -1,6 +1,5 @@
 """The tables of Adaptive Risk Minimization: rows, columns, findings and pictures."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
