@@ -65,7 +65,7 @@ class ResNet50(nn.Module):
       He et al. (2016), table 1.
 
     Example:
-      >>> import jax
+      >>> import jax, jax.numpy as jnp
       >>> network = ResNet50(num_classes=10, width=2)
       >>> outputs, _ = network.init_with_output(
       ...     jax.random.key(0), jnp.ones((2, 64, 64, 3))

@@ -201,7 +201,8 @@ def test_whole_omniglot(monkeypatch):
     source = Omniglot()
     data = source.load()
     assert data.images.shape == (1623, 20, 28, 28, 1)
-    assert [pool.size for pool in data.pools.values()] == [1028, 172, 423]
+    sizes = {split: pool.size for split, pool in data.pools.items()}
+    assert sizes == {"train": 1028, "validation": 172, "test": 423}
     assert source.example.query.inputs.shape == (75, 28, 28, 1)
 
 
