@@ -49,7 +49,9 @@ def start(network: nn.Module, key, inputs: Array) -> tuple[Params, PyTree]:
     return variables["params"], variables.get(STATS, {})
 
 
-def point_losses(outputs: Outputs, targets: Array, mask: Array) -> Float[Array, " n"]:
+def point_losses(
+    outputs: Outputs, targets: Array, mask: Array
+) -> Float[Array, "*points"]:
     """Cross entropy of every point, in nats; 0 for padding."""
     losses = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, targets)
     return jnp.where(mask, losses, 0.0)

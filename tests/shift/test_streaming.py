@@ -1,0 +1,138 @@
+"""What is remembered of a stream, and when it is forgotten."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmeta.core.task import Task
+from jaxmeta.data.groups import Points
+from jaxmeta.networks.convnet import ContextNet, ConvNet
+from jaxmeta.networks.norm import STATS
+from jaxmeta.shift.arm_bn import ArmBn
+from jaxmeta.shift.arm_cml import ArmCml
+from jaxmeta.shift.arm_ll import ArmLl
+from jaxmeta.shift.erm import Erm
+from jaxmeta.shift.streaming import newest_share, stream
+
+KEY = jax.random.key(0)
+SMALL = ConvNet(num_classes=3, width=2, large=False)
+CONTEXT = ContextNet(channels=1, width=2)
+CML = ArmCml(network=SMALL, context=CONTEXT)
+LEARNERS = {
+    "erm": Erm(network=SMALL),
+    "bn": ArmBn(network=SMALL),
+    "cml": CML,
+    "cml-set": ArmCml(network=SMALL, context=CONTEXT, norm_stats="set"),
+}
+IMAGES = jax.random.uniform(jax.random.key(1), (6, 16, 16, 1))
+ALL = jnp.ones(6, bool)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Parameters and statistics of every learner, the latter not at their start."""
+    targets = jnp.zeros((1, 6), int)
+    points = Points(IMAGES[None], targets, targets, ALL[None])
+    task = Task(support=(), query=points, task_id=jnp.array(0))
+
+    def one(learner):
+        params, state = learner.init(KEY, task)
+        return params, learner.loss(params, state, task, KEY)[1][1]
+
+    return {name: one(learner) for name, learner in LEARNERS.items()}
+
+
+@pytest.fixture(scope="module")
+def answers(trained):
+    """Logits of the whole stream, without and with a change of group."""
+    groups = jnp.array([0, 0, 0, 1, 1, 1])
+    found = {}
+    for name, learner in LEARNERS.items():
+        one = jax.jit(
+            lambda x, g, name=name, learner=learner: (
+                stream(learner, *trained[name], x),
+                stream(learner, *trained[name], x, groups=g),
+            )
+        )
+        found[name] = one(IMAGES, groups)
+    return found
+
+
+def test_erm_remembers_nothing(trained, answers):
+    learner = LEARNERS["erm"]
+    expected = learner.predict(*trained["erm"], (), IMAGES)
+    for found in answers["erm"]:
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_context_of_the_last_point_is_that_of_the_whole_set(trained, answers):
+    at_once = CML.answer(*trained["cml"], IMAGES, ALL)
+    np.testing.assert_allclose(answers["cml"][0][-1], at_once[-1], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(answers["cml"][0][1], at_once[1], atol=1e-5)
+
+
+def test_the_first_statistics_of_the_last_point_are_those_of_all(trained):
+    """Deeper ones are not: early points went through the statistics of then."""
+    learner = LEARNERS["bn"]
+    params, state = trained["bn"]
+    memory = learner.remember(params, state)
+    for t, image in enumerate(IMAGES):
+        share = newest_share(jnp.array(t))
+        memory, _ = learner.observe(params, state, memory, image, jnp.array(t), share)
+    first = memory["_Block_0"]["BatchNorm_0"]
+    _, kept = SMALL.apply({"params": params, STATS: state}, IMAGES, mutable=[STATS])
+    now, then = kept[STATS]["_Block_0"]["BatchNorm_0"], state["_Block_0"]["BatchNorm_0"]
+    # TRAINING keeps a tenth of the batch's own.
+    for name in ("mean", "var"):
+        whole = then[name] + (now[name] - then[name]) / 0.1
+        np.testing.assert_allclose(first[name], whole, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bn", "cml", "cml-set"])
+def test_a_new_group_is_met_afresh(name, trained, answers):
+    alone = stream(LEARNERS[name], *trained[name], IMAGES[3:])
+    continual, episodic = answers[name]
+    np.testing.assert_allclose(episodic[3:], alone, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(episodic[:3], continual[:3], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(continual[4:], alone[1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bn", "cml", "cml-set"])
+def test_the_first_point_is_answered_with_what_training_stored(name, trained, answers):
+    learner = LEARNERS[name]
+    with pytest.warns(UserWarning, match="a set of 1 point is too small"):
+        alone = learner.answer(*trained[name], IMAGES[:1], ALL[:1])
+    np.testing.assert_allclose(answers[name][0][0], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_memory_bounds_the_share_from_below():
+    shares = [float(newest_share(jnp.array(t), 4)) for t in range(7)]
+    np.testing.assert_allclose(shares, [1, 1 / 2, 1 / 3, 1 / 4, 1 / 4, 1 / 4, 1 / 4])
+
+
+def test_old_points_count_less_with_a_memory(trained):
+    forgetful = stream(CML, *trained["cml"], IMAGES, memory=2)
+    other = IMAGES.at[0].set(1.0 - IMAGES[0])
+    changed = stream(CML, *trained["cml"], other, memory=2)
+    whole = stream(CML, *trained["cml"], IMAGES)
+    whole_changed = stream(CML, *trained["cml"], other)
+    effect = jnp.abs(forgetful - changed)[-1].max()
+    assert effect < jnp.abs(whole - whole_changed)[-1].max()
+
+
+def test_arm_ll_is_refused():
+    with pytest.raises(ValueError, match="ArmLl adapts to sets of points"):
+        stream(ArmLl(network=SMALL), {}, {}, IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"memory": 0}, "memory must be >= 1"),
+        ({"groups": jnp.zeros(5, int)}, "one id a point"),
+    ],
+)
+def test_wrong_arguments_are_refused(given, message, untyped):
+    with pytest.raises(ValueError, match=message):
+        stream(CML, {}, {}, IMAGES, **given)
