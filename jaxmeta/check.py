@@ -16,9 +16,11 @@ from jaxmeta.core.types import PyTree
 from jaxmeta.data.digit_tasks import DigitTasks
 from jaxmeta.data.episodes import EpisodeSource
 from jaxmeta.data.mnist import NUM_CLASSES
+from jaxmeta.data.groups import GroupSource
 from jaxmeta.data.source import settle
 from jaxmeta.meta.maml import Maml
 from jaxmeta.multitask.hard_sharing import HardSharing
+from jaxmeta.shift.learner import ShiftLearner
 
 
 def settle_and_check(experiment: Experiment) -> Experiment:
@@ -83,6 +85,7 @@ def settle_and_check(experiment: Experiment) -> Experiment:
         )
     _check_ways(experiment, task)
     _check_heads(experiment, task, shapes[0])
+    _check_classes(experiment, task, shapes)
     _check_step_metrics(experiment, shapes[0])
     return experiment
 
@@ -106,6 +109,22 @@ def _misfit(experiment: Experiment, error: Exception) -> ValueError:
         f"the learner ({learner.__name__}) does not fit the tasks of the source "
         f"({source.__name__}): {type(error).__name__} {error}"
     )
+
+
+def _check_classes(experiment: Experiment, task: Task, shapes: tuple) -> None:
+    """Raises for a group source with more classes than the network has outputs."""
+    learner, source = experiment.learner, experiment.source
+    if not (isinstance(learner, ShiftLearner) and isinstance(source, GroupSource)):
+        return
+    answer = lambda params, model_state, query: learner.answer(
+        params, model_state, query.inputs[0], query.mask[0]
+    )
+    logits = jax.eval_shape(answer, *shapes, task.query)
+    if logits.shape[-1] < source.num_classes:
+        raise ValueError(
+            f"learner.network must have at least {source.num_classes} outputs, one a "
+            f"class of the source, got {logits.shape[-1]}."
+        )
 
 
 def _check_heads(experiment: Experiment, task: Task, params: PyTree) -> None:

@@ -10,14 +10,17 @@ from jaxmeta import Experiment, Maml, surgery
 from jaxmeta.check import settle_and_check
 from jaxmeta.core.experiment import Evaluation
 from jaxmeta.core.objectives import cross_entropy
+from jaxmeta.data.digit_groups import RotatedDigits
 from jaxmeta.data.digit_tasks import TwoDigits
 from jaxmeta.data.digits import Digits
 from jaxmeta.data.rotation import RotationSource
 from jaxmeta.data.translation import TranslationSource
 from jaxmeta.multitask.hard_sharing import HardSharing
 from jaxmeta.networks.conv import Conv4
+from jaxmeta.networks.convnet import ConvNet
 from jaxmeta.networks.mlp import MLP, Encoder
 from jaxmeta.networks.patches import PatchConv
+from jaxmeta.shift.erm import Erm
 
 EXPERIMENTS = {
     "digits": Experiment(
@@ -100,3 +103,13 @@ def test_heads_that_do_not_fit(changes, words):
     source = TwoDigits(origin="digits")
     with pytest.raises(ValueError, match=words):
         settle_and_check(Experiment(learner=learner, source=source, tasks_per_step=4))
+
+
+def test_a_class_without_an_output():
+    experiment = Experiment(
+        learner=Erm(network=ConvNet(num_classes=9, width=2)),
+        source=RotatedDigits(points_per_set=2),
+        tasks_per_step=4,
+    )
+    with pytest.raises(ValueError, match=r"at least 10 outputs, .* got 9"):
+        settle_and_check(experiment)

@@ -10,14 +10,25 @@ import pytest
 from jaxmeta import Learner, Maml, MSRConv, MSRDense, TaskSource
 from jaxmeta.core.objectives import cross_entropy
 from jaxmeta.core.testing import smoke_learner, smoke_source
+from jaxmeta.data.digit_groups import RotatedDigits
 from jaxmeta.data.digit_tasks import TurnedDigits, TwoDigits
 from jaxmeta.data.digits import Digits
 from jaxmeta.data.rotation import RotationSource
 from jaxmeta.data.translation import TranslationSource
 from jaxmeta.multitask.hard_sharing import HardSharing
 from jaxmeta.networks.conv import Conv4
+from jaxmeta.networks.convnet import ContextNet, ConvNet
 from jaxmeta.networks.mlp import MLP, Encoder
 from jaxmeta.networks.patches import PatchConv
+from jaxmeta.shift.adaptation import Adapting, Tent
+from jaxmeta.shift.arm_bn import ArmBn
+from jaxmeta.shift.arm_cml import ArmCml
+from jaxmeta.shift.arm_ll import ArmLl
+from jaxmeta.shift.dann import Dann
+from jaxmeta.shift.erm import Erm
+from jaxmeta.shift.fed_avg import LocalSgd
+from jaxmeta.shift.mmd import Mmd
+from jaxmeta.surgery import GroupDRO
 from jaxmeta.symmetry.layers import KroneckerMSRDense, LocallyConnected, Signal
 
 SIGNALS = TranslationSource(input_size=7, num_query=3)
@@ -89,6 +100,38 @@ CASES = [
         HardSharing(body=BODY, head=MLP(features=(10,)), num_heads=2),
         TwoDigits(num_examples=3, origin="digits"),
     ),
+]
+
+SETS = RotatedDigits(image_size=16, points_per_set=3, sets_per_task=2)
+CLIENTS = dataclasses.replace(SETS, sampler="client")
+NET = ConvNet(num_classes=10, width=2)
+SMALL = ConvNet(num_classes=10, width=2, large=False)
+CONTEXT = ContextNet(channels=1, width=2)
+ERM = Erm(network=NET)
+
+CASES += [
+    Case("shift-erm", ERM, SETS),
+    Case(
+        "shift-group-dro",
+        Erm(network=NET, weighting=GroupDRO(num_tasks=14), num_groups=14),
+        dataclasses.replace(SETS, sampler="point_balanced"),
+    ),
+    Case("shift-arm-bn", ArmBn(network=NET), SETS),
+    Case("shift-arm-cml", ArmCml(network=SMALL, context=CONTEXT), SETS),
+    Case(
+        "shift-arm-cml-set",
+        ArmCml(network=SMALL, context=CONTEXT, norm_stats="set"),
+        SETS,
+    ),
+    Case("shift-arm-ll", ArmLl(network=NET), SETS),
+    Case("shift-mmd", Mmd(network=NET), SETS),
+    Case("shift-dann", Dann(network=NET, num_groups=14), SETS),
+    Case(
+        "shift-fed-avg",
+        LocalSgd(learner=Erm(network=ConvNet(num_classes=10, width=2, norm="group"))),
+        CLIENTS,
+    ),
+    Case("shift-tent", Adapting(learner=ERM, adapter=Tent()), SETS),
 ]
 
 

@@ -342,6 +342,44 @@ def _wave_run(small_experiment, tmp_path, quiet, mode, scores):
     return run
 
 
+class Spread(Wave):
+    """Its worst task is worse by as much as the weights, but its mean is not."""
+
+    def evaluate(self, params, model_state, task, key):
+        mean = super().evaluate(params, model_state, task, key)["score"].total
+        step = jnp.round(params["b"])
+        sign = jnp.where(task.query.inputs.sum() > 0, 1.0, -1.0)
+        return {"score": Mean.of(mean + step * sign)}
+
+
+@pytest.mark.parametrize(("over_tasks", "best"), [("mean", 8), ("worst", 2)])
+def test_the_best_may_be_that_of_the_worst_task(
+    small_experiment, tmp_path, quiet, over_tasks, best
+):
+    scores = (0.0, 0.25, 0.5, 10.0) if over_tasks == "mean" else (0.0, 0.1, 0.2, 0.3)
+    experiment = small_experiment(
+        learner=Spread(scores=scores),
+        optimizer=Optimizer(transform=optax.sgd, learning_rate=1.0),
+        evaluation=Evaluation(
+            every=2,
+            num_validation_tasks=16,
+            num_test_tasks=4,
+            tasks_per_batch=4,
+            checkpoint="best",
+            metric="score",
+            mode="max",
+            over_tasks=over_tasks,
+        ),
+    )
+    run = Run.open(tmp_path, experiment)
+    _resume(run, quiet)
+    state, extra = run.best.restore(initial_state(run.experiment))
+    assert int(state.step) == best
+    rows = [row for row in read_jsonl(run.metrics_path) if row["step"] == best]
+    name = "worst_score" if over_tasks == "worst" else "score"
+    assert extra["value"] == pytest.approx(rows[0][f"validation/{name}"])
+
+
 @pytest.mark.parametrize(
     ("mode", "scores", "best"),
     [

@@ -9,6 +9,7 @@ from scipy import stats
 from jaxmeta import Experiment, Optimizer
 from jaxmeta.core.experiment import Evaluation
 from jaxmeta.core.metrics import interval
+from jaxmeta.core.run import read_json
 from jaxmeta.core.table import Cell, Table
 from jaxmeta.core.testing import SmokeLearner, smoke_source
 from jaxmeta.report.render import render
@@ -207,3 +208,30 @@ def test_directory_of_a_run_is_refused(done):
     root, _ = done
     with pytest.raises(ValueError, match=r"jaxmeta train.*--run-dir"):
         check(TABLE, cell_directory(root, TABLE.cells[0], 0), 1)
+
+
+def test_cells_may_show_figures_of_the_same_runs(tmp_path):
+    largest = lambda values, work: float(values["loss"].max()) + work.seed
+    cells = (
+        dataclasses.replace(cell("a"), run="shared", column="mean"),
+        dataclasses.replace(
+            cell("a"), run="shared", column="largest", statistic=largest
+        ),
+    )
+    table = dataclasses.replace(TABLE, cells=cells, figures={})
+    root = tmp_path / "shared"
+    root.mkdir()
+    mean, top = reproduce(table, root, seeds=2, command="", quiet=True)
+    names = sorted(path.name for path in (root / "cells").iterdir())
+    assert names == ["shared-seed0", "shared-seed1"]
+    rows = [np.load(root / "cells" / name / "test_tasks.npz")["loss"] for name in names]
+    assert mean["value"] == pytest.approx(np.mean(rows))
+    figures = [rows[0].max(), rows[1].max() + 1]
+    assert top["seed_values"] == pytest.approx(figures)
+    assert top["low"] is None
+    assert top["standard_error"] == pytest.approx(np.std(figures, ddof=1) / 2**0.5)
+    # Two runs, however many figures they are shown in.
+    lines = (root / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    card = read_json(root / "card.json")
+    assert card["run_wall_seconds"] == pytest.approx(mean["seconds"])

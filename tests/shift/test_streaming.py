@@ -8,7 +8,7 @@ import pytest
 from jaxmeta.core.task import Task
 from jaxmeta.data.groups import Points
 from jaxmeta.networks.convnet import ContextNet, ConvNet
-from jaxmeta.networks.norm import STATS
+from jaxmeta.networks.norm import STATS, STORED
 from jaxmeta.shift.arm_bn import ArmBn
 from jaxmeta.shift.arm_cml import ArmCml
 from jaxmeta.shift.arm_ll import ArmLl
@@ -31,13 +31,20 @@ ALL = jnp.ones(6, bool)
 
 @pytest.fixture(scope="module")
 def trained():
-    """Parameters and statistics of every learner, the latter not at their start."""
+    """Parameters and statistics of every learner, none of them at their start."""
     targets = jnp.zeros((1, 6), int)
     points = Points(IMAGES[None], targets, targets, ALL[None])
     task = Task(support=(), query=points, task_id=jnp.array(0))
 
     def one(learner):
         params, state = learner.init(KEY, task)
+        leaves, tree = jax.tree.flatten(params)
+        keys = jax.random.split(KEY, len(leaves))
+        moved = [
+            leaf + 0.3 * jax.random.normal(key, leaf.shape)
+            for leaf, key in zip(leaves, keys, strict=True)
+        ]
+        params = jax.tree.unflatten(tree, moved)
         return params, learner.loss(params, state, task, KEY)[1][1]
 
     return {name: one(learner) for name, learner in LEARNERS.items()}
@@ -111,14 +118,18 @@ def test_memory_bounds_the_share_from_below():
     np.testing.assert_allclose(shares, [1, 1 / 2, 1 / 3, 1 / 4, 1 / 4, 1 / 4, 1 / 4])
 
 
-def test_old_points_count_less_with_a_memory(trained):
-    forgetful = stream(CML, *trained["cml"], IMAGES, memory=2)
-    other = IMAGES.at[0].set(1.0 - IMAGES[0])
-    changed = stream(CML, *trained["cml"], other, memory=2)
-    whole = stream(CML, *trained["cml"], IMAGES)
-    whole_changed = stream(CML, *trained["cml"], other)
-    effect = jnp.abs(forgetful - changed)[-1].max()
-    assert effect < jnp.abs(whole - whole_changed)[-1].max()
+def test_with_a_memory_the_context_is_a_running_average(trained):
+    params, state = trained["cml"]
+    contexts, _ = CML.read(params, state, IMAGES, None, STORED)
+    memory = CML.remember(params, state)
+    for t, image in enumerate(IMAGES):
+        seen = jnp.array(t)
+        share = newest_share(seen, 2)
+        memory, _ = CML.observe(params, state, memory, image, seen, share)
+    # The first share is 1, every other one half.
+    weights = jnp.array([1 / 32, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2])
+    expected = jnp.tensordot(weights, contexts, axes=1)
+    np.testing.assert_allclose(memory["mean"], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_arm_ll_is_refused():
