@@ -23,6 +23,7 @@ from jaxmeta.shift.adaptation import (
     Eata,
     Lame,
     Memo,
+    Order,
     Sar,
     Tent,
 )
@@ -40,17 +41,32 @@ COLUMNS: Mapping[str, Statistic | None] = {
 }
 ARM = ("ARM-CML", "ARM-BN", "ARM-LL")
 MIXED = tuple(f"{row}, mixed groups" for row in ARM)
-AFTER = "update_then_predict"
-ADAPTERS: Mapping[str, Adapter] = {
-    "BN adaptation": BatchStatistics(),
-    "BN-alpha": BatchStatistics(prior=16.0),
-    "TENT": Tent(order=AFTER),
-    "EATA": Eata(order=AFTER),
-    "SAR": Sar(order=AFTER),
-    "MEMO": Memo(),
-    "LAME": Lame(),
-}
+AFTER: Order = "update_then_predict"
+ADAPTED = ("BN adaptation", "BN-alpha", "TENT", "EATA", "SAR", "MEMO", "LAME")
 """Rows that are ERM with test-time adaptation, every batch met by a fresh model."""
+
+
+def adapters(num_classes: int) -> dict[str, Adapter]:
+    """The adapter of each such row, with the published settings.
+
+    Args:
+      num_classes: of the data.
+
+    Example:
+      >>> tuple(adapters(10)) == ADAPTED
+      True
+    """
+    found = (
+        BatchStatistics(),
+        BatchStatistics(prior=16.0),
+        Tent(order=AFTER),
+        Eata(num_classes=num_classes, order=AFTER),
+        Sar(order=AFTER),
+        Memo(),
+        Lame(),
+    )
+    return dict(zip(ADAPTED, found, strict=True))
+
 
 Published = Mapping[str, tuple[str, str]]
 """`{row: (worst group, average)}` as printed, in percent."""
@@ -73,7 +89,7 @@ def arm_table(
     Args:
       title: of the table.
       protocol: of all rows.
-      rows: methods, as `Protocol.experiment` knows them, or `ADAPTERS`.
+      rows: methods, as `Protocol.experiment` knows them, or `ADAPTED`.
       seeds: of every row.
       notes: what a reader must know.
       published: figures to put beside.
@@ -124,14 +140,14 @@ def arm_table(
 
 
 def _maker(protocol: Protocol, row: str) -> Callable[[int], Any]:
-    if row in ADAPTERS:
-        adapter = ADAPTERS[row]
+    if row in ADAPTED:
+        adapter = adapters(protocol.source.num_classes)[row]
         return lambda seed: protocol.adapted("ERM", adapter, seed)
     return lambda seed: protocol.experiment(row, seed)
 
 
 def _protocol_text(protocol: Protocol, row: str) -> str:
-    if row in ADAPTERS:
+    if row in ADAPTED:
         return "ERM's checkpoint, adapted to each batch"
     optimizer = getattr(protocol.transform, "__name__", "SGD, momentum .9")
     size = f"{protocol.groups_per_step} x {protocol.source.points_per_set}"
