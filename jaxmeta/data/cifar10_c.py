@@ -1,0 +1,222 @@
+"""CIFAR-10-C as a benchmark of adaptation: 56 groups train, 17 validate and 22 test.
+
+Zhang, Marklund, Dhawan, Gupta, Levine, Finn, Adaptive Risk Minimization (NeurIPS 2021),
+section 4, with the groups of the authors' code. The images to train and validate on are
+ours, as theirs were not published; those to test on can be the published ones.
+
+Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions
+and Perturbations (ICLR 2019). Krizhevsky, Learning Multiple Layers of Features from
+Tiny Images (2009).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from jaxmeta.core.types import Split
+from jaxmeta.data import source
+from jaxmeta.data.corrupted import CorruptedImages, check_origin, hold_out, severities
+from jaxmeta.data.image_folder import LabelledImages, class_names, read_classes
+from jaxmeta.data.source import DataError
+
+OriginUsed: TypeAlias = Literal["npz", "tfds", "directory"]
+Origin: TypeAlias = Literal["auto", OriginUsed]
+
+FILE = "cifar10_subset.npz"
+"""The file in the data directory: `x_train_dd`, `y_train` and the same of the test
+part. The images are kept as second differences; see `_from_differences`."""
+
+_SIDE, _NUM_CLASSES = 32, 10
+# Of every so many training images one validates: of the file's 6,000, and of all.
+_HELD_OUT_OF_FILE, _HELD_OUT = 6, 10
+# Where TFDS has a name of its own.
+_TFDS_NAMES = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cifar10C(CorruptedImages):
+    """CIFAR-10, corrupted; a group is a corruption and a severity.
+
+    Spatter and JPEG are split by severity; of the others ten corruptions train, three
+    validate and four test, at all five severities. A group has 1,000 images to train or
+    validate on, and 3,000 to test on, as in the paper.
+
+    The clean images come from a directory `path` with `train/CLASS/*.png` and
+    `test/CLASS/*.png` if one is named; else from the file `cifar10_subset.npz` in
+    `JAXMETA_DATA_DIR`; else from TFDS where it has `cifar10` (or may download it).
+    A tenth of the training images, in the file its last sixth, is the pool to validate
+    from: 45,000 train, 5,000 validate and 10,000 test, or 5,000, 1,000 and 2,000 of the
+    file. Groups of a split share images, as 56 groups of 1,000 must.
+
+    The corruption `frost` needs the photos in the file `frost.npz`; see
+    `jaxmeta.data.corruptions.frost_textures`.
+
+    Attributes:
+      origin: which of the three to use; `auto` takes the first that is there.
+
+    Raises:
+      ValueError: for a number outside its range, or an unknown origin.
+      DataError: if the origin asked for is not there or damaged, when it is read.
+
+    Example:
+      >>> source = Cifar10C(points_per_set=100, sets_per_task=3)
+      >>> [len(source.group_names(split)) for split in source.table]
+      [56, 17, 22]
+      >>> source.group_names("validation")[:3]
+      ['spatter 4', 'jpeg_compression 5', 'speckle_noise 1']
+    """
+
+    table: ClassVar = {
+        "train": (
+            *severities("spatter", "jpeg_compression", of=(1, 2, 3)),
+            *severities("gaussian_noise", "shot_noise", "defocus_blur", "glass_blur"),
+            *severities("zoom_blur", "snow", "frost"),
+            *severities("brightness", "contrast", "pixelate"),
+        ),
+        "validation": (
+            ("spatter", 4),
+            ("jpeg_compression", 5),
+            *severities("speckle_noise", "gaussian_blur", "saturate"),
+        ),
+        "test": (
+            ("spatter", 5),
+            ("jpeg_compression", 4),
+            *severities("impulse_noise", "motion_blur", "fog", "elastic_transform"),
+        ),
+    }
+
+    origin: Origin = "auto"
+
+    path: str | None = None
+    """The directory; for the origin `directory`."""
+
+    official_test: bool = False
+    """Test on the published images, from TFDS (`cifar10_corrupted`), not on our own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_origin(self.origin, self.path, get_args(Origin))
+
+    @property
+    def num_classes(self) -> int:
+        return _NUM_CLASSES
+
+    @functools.cached_property
+    def origin_used(self) -> OriginUsed:
+        """Where the clean images come from; decided once per object.
+
+        Raises:
+          DataError: if no directory is named and neither the data directory nor TFDS
+            has CIFAR-10.
+        """
+        if self.origin != "auto":
+            return self.origin
+        if self.path is not None:
+            return "directory"
+        if not source.find_file(FILE) and (
+            source.downloads_allowed() or source.tfds_prepared("cifar10")
+        ):
+            return "tfds"
+        _file()
+        return "npz"
+
+    @property
+    def data_used(self) -> str:
+        clean = {
+            "npz": f"a subset of CIFAR-10 ({FILE})",
+            "tfds": "CIFAR-10 (TFDS)",
+            "directory": "CIFAR-10 (a directory)",
+        }[self.origin_used]
+        ours = f"{clean}, corrupted here; groups share images"
+        return f"{ours}; test: CIFAR-10-C (TFDS)" if self.official_test else ours
+
+    def pools(self) -> dict[Split, LabelledImages | Iterable[LabelledImages]]:
+        clean = {"npz": _from_npz, "tfds": _from_tfds}.get(self.origin_used)
+        train, validation, test = clean() if clean else _from_directory(self.path or "")
+        if self.official_test:
+            test = _published()
+        return {"train": train, "validation": validation, "test": test}
+
+
+@source.settle.register
+def _(images: Cifar10C) -> Cifar10C:
+    return dataclasses.replace(images, origin=images.origin_used)
+
+
+def _file() -> Path:
+    path = source.find_file(FILE)
+    if path is None:
+        raise DataError(
+            f"{FILE}: not found; set JAXMETA_DATA_DIR or --data-dir to the directory "
+            "that holds it, or run again with --download, which has TFDS fetch "
+            "CIFAR-10, or name a directory of its images with --source.path."
+        )
+    return path
+
+
+def _from_npz() -> list[LabelledImages]:
+    path = _file()
+    keys = {"x_train_dd": (4, "u"), "y_train": (1, "u"), "x_test_dd": (4, "u")}
+    file = source.load_npz(path, {**keys, "y_test": (1, "u")})
+    parts = []
+    for part, least in (("train", _HELD_OUT_OF_FILE), ("test", 1)):
+        x, y = file[f"x_{part}_dd"], file[f"y_{part}"]
+        if x.shape != (3, len(y), _SIDE, _SIDE) or x.dtype != np.uint8:
+            raise DataError(
+                f"{path}: x_{part}_dd must be bytes of shape (3, {len(y)}, {_SIDE}, "
+                f"{_SIDE}), one image for each of y_{part}, got {x.dtype} {x.shape}; "
+                "copy it again."
+            )
+        if len(y) < least:
+            raise DataError(
+                f"{path}: y_{part} must have {least} classes or more, got {len(y)}; "
+                "copy it again."
+            )
+        parts.append(LabelledImages(_from_differences(x), y))
+    (images, labels), test = parts
+    # The file is shuffled.
+    last = len(labels) - len(labels) // _HELD_OUT_OF_FILE
+    train = LabelledImages(images[:last], labels[:last])
+    return [train, LabelledImages(images[last:], labels[last:]), test]
+
+
+def _from_differences(planes: np.ndarray) -> np.ndarray:
+    """Images of the second differences of green, red - green and blue - green.
+
+    All of it wraps around at 256, so nothing is lost.
+    """
+    sums = np.cumsum(np.cumsum(planes, axis=2, dtype=np.uint8), axis=3, dtype=np.uint8)
+    green, red, blue = sums
+    return np.stack([red + green, green, blue + green], axis=-1)
+
+
+def _from_tfds() -> list[LabelledImages]:
+    train, test = (
+        _stacked(source.load_tfds("cifar10", part)) for part in ("train", "test")
+    )
+    return [*hold_out(train, _HELD_OUT, where="TFDS data set 'cifar10'"), test]
+
+
+def _from_directory(path: str) -> list[LabelledImages]:
+    root = Path(path).expanduser()
+    classes = class_names(root / "train", _NUM_CLASSES)
+    train, test = (
+        read_classes(root / part, classes, _SIDE, "*.png") for part in ("train", "test")
+    )
+    return [*hold_out(train, _HELD_OUT, where=f"{root / 'train'}"), test]
+
+
+def _published() -> Iterator[LabelledImages]:
+    for name, severity in Cifar10C.table["test"]:
+        config = f"{_TFDS_NAMES.get(name, name)}_{severity}"
+        yield _stacked(source.load_tfds(f"cifar10_corrupted/{config}", "test"))
+
+
+def _stacked(examples: Iterable[dict]) -> LabelledImages:
+    found = list(examples)
+    images = np.stack([example["image"] for example in found])
+    return LabelledImages(images, np.array([example["label"] for example in found]))

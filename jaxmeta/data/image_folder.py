@@ -1,0 +1,169 @@
+"""Image files: one image, and folders with a folder for each class.
+
+Files are treated as untrusted: only JPEG and PNG are read, an image is decoded when its
+header gives the expected size, and a damaged one ends in one line that names it.
+"""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from jaxmeta.data.source import DataError
+
+
+class LabelledImages(NamedTuple):
+    """Images and their classes.
+
+    Attributes:
+      images: `[n, side, side, 3]` bytes, red, green and blue.
+      labels: `[n]` integers >= 0.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def read_image(file: Path | bytes, side: int, *, where: str = "") -> np.ndarray:
+    """Reads one JPEG or PNG image; a grey one becomes a coloured one.
+
+    Args:
+      file: its path, or what is in it.
+      side: of the square that it must be.
+      where: what the image is, for messages; its path if empty.
+
+    Returns:
+      `[side, side, 3]` bytes.
+
+    Raises:
+      DataError: if it is missing, not an image, truncated or of another size.
+
+    Example:
+      >>> file = io.BytesIO()
+      >>> Image.new("L", (2, 2), 7).save(file, "PNG")
+      >>> read_image(file.getvalue(), 2)[0].tolist()
+      [[7, 7, 7], [7, 7, 7]]
+    """
+    where = where or str(file)
+    opened = io.BytesIO(file) if isinstance(file, bytes) else file
+    try:
+        with Image.open(opened, formats=["JPEG", "PNG"]) as image:
+            width, height = image.size
+            if (width, height) == (side, side):
+                return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError:
+        raise DataError(f"{where}: not a JPEG or PNG image; copy it again.") from None
+    except Exception as error:
+        # Pillow raises a dozen types on bytes that are not what they should be.
+        raise DataError(
+            f"{where}: cannot be read, truncated or corrupt ({type(error).__name__}: "
+            f"{error}); copy it again."
+        ) from error
+    raise DataError(
+        f"{where}: the image must be {side} x {side}, got {width} x {height}; all "
+        "images must have this size."
+    )
+
+
+def read_images(paths: Sequence[Path], side: int) -> np.ndarray:
+    """Reads image files of one size, as `read_image` does.
+
+    Args:
+      paths: of the files.
+      side: of the squares that they must be.
+
+    Returns:
+      `[n, side, side, 3]` bytes.
+
+    Raises:
+      DataError: as `read_image` does, for the first file that is not as it should be.
+
+    Example:
+      >>> read_images([], 32).shape
+      (0, 32, 32, 3)
+    """
+    images = np.empty((len(paths), side, side, 3), np.uint8)
+    for place, path in enumerate(paths):
+        images[place] = read_image(path, side)
+    return images
+
+
+def class_names(folder: str | os.PathLike[str], num_classes: int) -> list[str]:
+    """The classes of a folder that has a folder for each: their names, sorted.
+
+    Args:
+      folder: its path.
+      num_classes: how many there must be.
+
+    Raises:
+      DataError: if the folder is missing or holds another number of folders.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     for name in ("dog", "cat"):
+      ...         Path(folder, name).mkdir()
+      ...     class_names(folder, 2)
+      ['cat', 'dog']
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder; name the directory that the data set was "
+            "unpacked to."
+        )
+    names = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
+    if len(names) != num_classes:
+        raise DataError(
+            f"{folder}: must hold {num_classes} folders, one a class, got "
+            f"{len(names)}; name the directory that the data set was unpacked to."
+        )
+    return names
+
+
+def read_classes(
+    folder: str | os.PathLike[str], classes: Sequence[str], side: int, pattern: str
+) -> LabelledImages:
+    """Reads the images of some classes, each of which has a folder.
+
+    Args:
+      folder: that holds the folders.
+      classes: their names; the place of a name is the label.
+      side: of the square that every image must be.
+      pattern: of the images below a class's folder, such as `*.png`.
+
+    Returns:
+      The images, sorted by class and within it by name.
+
+    Raises:
+      DataError: if a class has no image, and as `read_image` does.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     for name, grey in (("cat", 3), ("dog", 5)):
+      ...         Path(folder, name).mkdir()
+      ...         Image.new("L", (2, 2), grey).save(Path(folder, name, "a.png"))
+      ...     found = read_classes(folder, ["cat", "dog"], 2, "*.png")
+      >>> found.images[:, 0, 0, 0].tolist(), found.labels.tolist()
+      ([3, 5], [0, 1])
+    """
+    paths, labels = [], []
+    for label, name in enumerate(classes):
+        found = sorted(Path(folder, name).glob(pattern))
+        if not found:
+            raise DataError(
+                f"{Path(folder, name)}: holds no images ({pattern}); unpack the data "
+                "set again."
+            )
+        paths += found
+        labels += [label] * len(found)
+    return LabelledImages(read_images(paths, side), np.array(labels, np.int32))
