@@ -3,9 +3,9 @@
 import functools
 
 import optax
-from jaxmeta.data.cifar10_c import Cifar10C
 
 from jaxmeta.core.table import Table
+from jaxmeta.data.cifar10_c import Cifar10C
 from jaxmeta.report.arm import ADAPTED, ARM, MIXED, arm_table
 from jaxmeta.shift.benchmark import Protocol
 

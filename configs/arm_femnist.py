@@ -36,6 +36,7 @@ def get_table(quick: bool) -> Table:
             steps=500,
             evaluations=5,
             sets_per_batch=10,
+            client_sets=3,
             one_by_one=True,
         )
     else:

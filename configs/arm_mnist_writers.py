@@ -26,6 +26,7 @@ def get_table(quick: bool) -> Table:
             steps=240,
             evaluations=6,
             sets_per_batch=20,
+            client_sets=3,
             one_by_one=True,
         )
     else:

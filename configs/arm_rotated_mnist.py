@@ -33,6 +33,7 @@ def get_table(quick: bool) -> Table:
             learning_rate=1e-3,
             steps=240,
             evaluations=6,
+            client_sets=3,
             one_by_one=True,
         )
     else:

@@ -3,9 +3,9 @@
 import functools
 
 import optax
-from jaxmeta.data.tiny_imagenet_c import TinyImageNetC
 
 from jaxmeta.core.table import Table
+from jaxmeta.data.tiny_imagenet_c import TinyImageNetC
 from jaxmeta.networks.resnet import ResNet50
 from jaxmeta.report.arm import ADAPTED, ARM, arm_table
 from jaxmeta.shift.benchmark import Protocol

@@ -15,8 +15,8 @@ from jaxmeta.core.train import OuterStep, named
 from jaxmeta.core.types import PyTree
 from jaxmeta.data.digit_tasks import DigitTasks
 from jaxmeta.data.episodes import EpisodeSource
-from jaxmeta.data.mnist import NUM_CLASSES
 from jaxmeta.data.groups import GroupSource
+from jaxmeta.data.mnist import NUM_CLASSES
 from jaxmeta.data.source import settle
 from jaxmeta.meta.maml import Maml
 from jaxmeta.multitask.hard_sharing import HardSharing

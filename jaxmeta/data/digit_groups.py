@@ -11,7 +11,8 @@ import numpy as np
 from jaxmeta.core.types import Split
 from jaxmeta.data.digits import FORM_STARTS, digits_by_form
 from jaxmeta.data.groups import ArrayGroups, Groups, GroupSource
-from jaxmeta.data.rotated_mnist import LabelledImages, rotated_groups
+from jaxmeta.data.image_folder import LabelledImages
+from jaxmeta.data.rotated_mnist import rotated_groups
 
 # The first nine forms train.
 _VALIDATION_FORMS, _TEST_FORMS = (9, 10), (11, 12, 13)
@@ -46,12 +47,13 @@ class DigitGroups(GroupSource):
 class RotatedDigits(DigitGroups):
     """Digits turned by 0, 10, ... 130 degrees, the stand-in for `RotatedMnist`.
 
-    The angles show 3 x 161, 3 x 46, 3 x 13, 3 x 6 and 2 x 2 training images, as unequal
-    as those of Rotated MNIST, 86 to validate and 127 to test.
+    The angles show 3 x 809, 3 x 231, 3 x 69, 3 x 34 and 2 x 11 training images, drawn
+    with replacement and as unequal as those of Rotated MNIST; 86 to validate, 127 to
+    test.
 
     Example:
       >>> RotatedDigits().sizes("train").tolist()
-      [161, 161, 161, 46, 46, 46, 13, 13, 13, 6, 6, 6, 2, 2]
+      [809, 809, 809, 231, 231, 231, 69, 69, 69, 34, 34, 34, 11, 11]
     """
 
     def groups(self) -> dict[Split, Groups]:
@@ -60,6 +62,8 @@ class RotatedDigits(DigitGroups):
         train, validation, test = map(
             LabelledImages, np.split(images, ends), np.split(labels, ends)
         )
+        # There are few: an angle may show all of them, where of MNIST it has a fifth.
+        train = LabelledImages(*(np.repeat(array, 5, axis=0) for array in train))
         return rotated_groups(
             {"train": train, "validation": validation, "test": test},
             rng=np.random.default_rng(0),

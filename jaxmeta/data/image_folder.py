@@ -20,7 +20,7 @@ class LabelledImages(NamedTuple):
     """Images and their classes.
 
     Attributes:
-      images: `[n, side, side, 3]` bytes, red, green and blue.
+      images: `[n, side, side, 3]` bytes, red, green and blue, or `[n, side, side]`.
       labels: `[n]` integers >= 0.
     """
 

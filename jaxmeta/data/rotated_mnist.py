@@ -8,7 +8,7 @@ images of a split and of a group are not the very same.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from scipy import ndimage
@@ -16,6 +16,7 @@ from scipy import ndimage
 from jaxmeta.core.types import Split
 from jaxmeta.data import source
 from jaxmeta.data.groups import Groups, GroupSource, group_points
+from jaxmeta.data.image_folder import LabelledImages
 from jaxmeta.data.mnist import FILE, NUM_CLASSES, Mnist, load_mnist, mnist_file
 from jaxmeta.data.source import DataError
 
@@ -32,18 +33,6 @@ _DEGREES_APART = 10
 _SHARES = (70,) * 3 + (20,) * 3 + (6,) * 3 + (3,) * 3 + (1,) * 2
 _NUM_TRAIN, _NUM_ALL, _NUM_TEST = 54_000, 60_000, 10_000
 _INSTEAD = "the source RotatedDigits"
-
-
-class LabelledImages(NamedTuple):
-    """Upright images of one split.
-
-    Attributes:
-      images: `[n, side, side]` bytes, paper = 0.
-      labels: `[n]` integer classes.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

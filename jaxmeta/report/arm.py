@@ -10,10 +10,8 @@ from jaxmeta.core.run import Run
 from jaxmeta.core.table import Cell, Runs, Statistic, Table
 from jaxmeta.core.writers import read_jsonl
 from jaxmeta.report.shift import (
-    accuracy_by_support,
     corruption_map,
     sorted_groups,
-    stream_accuracy,
     streaming_curve,
     support_curve,
 )
@@ -150,9 +148,15 @@ def _protocol_text(protocol: Protocol, row: str) -> str:
     if row in ADAPTED:
         return "ERM's checkpoint, adapted to each batch"
     optimizer = getattr(protocol.transform, "__name__", "SGD, momentum .9")
+    steps = protocol.steps
+    if row == "q-FedAvg":
+        return (
+            f"{steps // protocol.client_sets:,} rounds of {protocol.groups_per_step} "
+            f"clients x {protocol.client_sets} batches, SGD {protocol.client_rate:g}"
+        )
     size = f"{protocol.groups_per_step} x {protocol.source.points_per_set}"
     return (
-        f"{protocol.steps:,} steps of {size}, {optimizer} {protocol.learning_rate:g}, "
+        f"{steps:,} steps of {size}, {optimizer} {protocol.learning_rate:g}, "
         f"width {protocol.width}"
     )
 
@@ -218,6 +222,8 @@ COUNTS = (1, 5, 10, 25, 50, 100)
 
 def draw_support(path: Path, runs: Runs) -> None:
     """Accuracy against the number of points that are adapted to, for one seed."""
+    from jaxmeta.report.shift import accuracy_by_support
+
     measured = {
         row: (COUNTS, accuracy_by_support(run, COUNTS, points=100))
         for row, run in _trained(runs).items()
@@ -227,6 +233,8 @@ def draw_support(path: Path, runs: Runs) -> None:
 
 def draw_streaming(path: Path, runs: Runs) -> None:
     """Accuracy of the t-th point of a stream, for one seed."""
+    from jaxmeta.report.shift import stream_accuracy
+
     measured = {
         (row, mode): stream_accuracy(run, mode, length=100, streams=56)
         for row, run in _trained(runs).items()

@@ -75,6 +75,10 @@ class Protocol:
     fairness: float = 1.0
     """q of q-FedAvg."""
 
+    client_sets: int = 6
+    """Batches of K points that a client of q-FedAvg has at most. A round sees as many
+    times more points than a step, and there are as many times fewer rounds."""
+
     steps: int = 1000
     """Outer steps."""
 
@@ -148,13 +152,16 @@ class Protocol:
         # Sets with weights of their own are tasks of their own.
         apart = row.startswith("ARM-LL") or row == "q-FedAvg"
         sets, tasks = self.groups_per_step, 1
+        steps = self.steps
         if apart:
-            sets, tasks = (sets if row == "q-FedAvg" else 1), sets
+            sets, tasks = 1, sets
+        if row == "q-FedAvg":
+            sets, steps = self.client_sets, steps // self.client_sets
         source = dataclasses.replace(
             settle(self.source), sampler=sampler, sets_per_task=sets
         )
         loop = apart and self.one_by_one
-        every = self.steps // self.evaluations
+        every = max(1, steps // self.evaluations)
         return Experiment(
             learner=learner,
             source=source,
@@ -171,8 +178,8 @@ class Protocol:
                 over_tasks="worst",
             ),
             tasks_per_step=tasks,
-            steps=self.steps,
-            log_every=self.log_every or every,
+            steps=steps,
+            log_every=every if row == "q-FedAvg" else self.log_every or every,
             seed=seed,
         )
 

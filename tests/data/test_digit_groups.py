@@ -31,7 +31,7 @@ def test_forms_are_blocks_of_the_file():
 
 def test_angles_are_as_unequal_as_those_of_rotated_mnist():
     groups = RotatedDigits().groups()
-    sizes = [161] * 3 + [46] * 3 + [13] * 3 + [6] * 3 + [2] * 2
+    sizes = [809] * 3 + [231] * 3 + [69] * 3 + [34] * 3 + [11] * 2
     assert groups["train"].sizes.tolist() == sizes
     assert groups["validation"].sizes.tolist() == [86] * 14
     assert groups["test"].sizes.tolist() == [127] * 14
