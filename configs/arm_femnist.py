@@ -26,10 +26,11 @@ PUBLISHED = {
 
 def get_table(quick: bool) -> Table:
     """The table; `quick` has a narrow network, few steps and one seed."""
-    common = dict(source=Femnist(points_per_set=50), groups_per_step=2)
+    source = Femnist(points_per_set=50)
     if quick:
         protocol = Protocol(
-            **common,
+            source=source,
+            groups_per_step=2,
             width=16,
             context_channels=1,
             learning_rate=1e-3,
@@ -41,7 +42,8 @@ def get_table(quick: bool) -> Table:
         )
     else:
         protocol = Protocol(
-            **common,
+            source=source,
+            groups_per_step=2,
             context_channels=1,
             transform=functools.partial(optax.sgd, momentum=0.9),
             learning_rate=1e-4,

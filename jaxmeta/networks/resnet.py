@@ -91,7 +91,7 @@ class ResNet50(nn.Module):
         mask: Array | None = None,
     ) -> Outputs:
         x = nn.relu(_Normalised(self.width, 7, 2)(x, statistics, mask))
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
         for stage, num_blocks in enumerate((3, 4, 6, 3)):
             for block in range(num_blocks):
                 stride = 2 if stage and not block else 1

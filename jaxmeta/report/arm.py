@@ -21,10 +21,10 @@ from jaxmeta.shift.adaptation import (
     Eata,
     Lame,
     Memo,
-    Order,
     Sar,
     Tent,
 )
+from jaxmeta.shift.adaptation.adapter import Order
 from jaxmeta.shift.benchmark import Protocol, weighted_by_size, worst_group
 
 PAPER = (

@@ -10,7 +10,7 @@ average over groups.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optax
@@ -20,7 +20,7 @@ from jaxmeta.core.parallel import Parallel
 from jaxmeta.core.transfer import Transfer
 from jaxmeta.data.groups import GroupSource
 from jaxmeta.data.source import settle
-from jaxmeta.networks.convnet import ContextNet, ConvNet
+from jaxmeta.networks.convnet import ContextNet, ConvNet, Normalisation
 from jaxmeta.shift.adaptation import Adapter, Adapting
 from jaxmeta.shift.arm_bn import ArmBn
 from jaxmeta.shift.arm_cml import ArmCml
@@ -57,7 +57,7 @@ class Protocol:
     context_channels: int = 12
     """Of the context of ARM-CML."""
 
-    context_stats: str = "running"
+    context_stats: Literal["running", "set"] = "running"
     """Normalisation of ARM-CML, see there."""
 
     network: Callable[..., Any] | None = None
@@ -95,7 +95,7 @@ class Protocol:
     """Whether sets with weights of their own are gone through in a Python loop, which
     is faster on a CPU, or as grouped convolutions."""
 
-    def _network(self, large: bool = True, norm: str = "batch"):
+    def _network(self, large: bool = True, norm: Normalisation = "batch"):
         classes = self.source.num_classes
         if self.network is not None:
             return self.network(num_classes=classes)
@@ -157,9 +157,9 @@ class Protocol:
             sets, tasks = 1, sets
         if row == "q-FedAvg":
             sets, steps = self.client_sets, steps // self.client_sets
-        source = dataclasses.replace(
-            settle(self.source), sampler=sampler, sets_per_task=sets
-        )
+        source = settle(self.source)
+        assert isinstance(source, GroupSource)
+        source = dataclasses.replace(source, sampler=sampler, sets_per_task=sets)
         loop = apart and self.one_by_one
         every = max(1, steps // self.evaluations)
         return Experiment(
