@@ -4,7 +4,6 @@ JAX is imported by the commands that need it, so that help and `list` answer at 
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib.util
 import io
@@ -13,12 +12,13 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from jaxmeta.core.names import did_you_mean
 from jaxmeta.failures import (
     failures,
     plain_warnings,
@@ -105,9 +105,9 @@ def _command(name: str) -> Callable[[list[str]], None]:
     if name == "--version":
         return lambda rest: _version()
     if name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS, f"known: {', '.join(COMMANDS)}.")
         raise UserError(
-            f"unknown command {name!r};{_did_you_mean(name, COMMANDS)} "
-            "`jaxmeta --help` lists the commands."
+            f"unknown command {name!r}; {hint} `jaxmeta --help` lists the commands."
         )
     return COMMANDS[name]
 
@@ -116,11 +116,6 @@ def _version() -> None:
     import importlib.metadata
 
     print(f"jaxmeta {importlib.metadata.version('jaxmeta')}")
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" did you mean {near[0]!r}?" if near else ""
 
 
 # --------------------------------------------------------------------------- commands
