@@ -4,21 +4,19 @@ JAX is imported by the commands that need it, so that help and `list` answer at 
 """
 
 import dataclasses
-import difflib
-import functools
-import importlib.util
 import io
 import os
 import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from jaxmeta.core.names import did_you_mean
 from jaxmeta.failures import (
     failures,
     plain_warnings,
@@ -105,9 +103,9 @@ def _command(name: str) -> Callable[[list[str]], None]:
     if name == "--version":
         return lambda rest: _version()
     if name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS, f"known: {', '.join(COMMANDS)}.")
         raise UserError(
-            f"unknown command {name!r};{_did_you_mean(name, COMMANDS)} "
-            "`jaxmeta --help` lists the commands."
+            f"unknown command {name!r}; {hint} `jaxmeta --help` lists the commands."
         )
     return COMMANDS[name]
 
@@ -116,11 +114,6 @@ def _version() -> None:
     import importlib.metadata
 
     print(f"jaxmeta {importlib.metadata.version('jaxmeta')}")
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" did you mean {near[0]!r}?" if near else ""
 
 
 # --------------------------------------------------------------------------- commands
@@ -158,9 +151,32 @@ def _train(argv: list[str]) -> None:
     start_jax()
     from jaxmeta.core.experiment import Experiment
     from jaxmeta.core.procedure import Procedure
+    from jaxmeta.core.writers import check_writers
 
     with users_mistakes():
         default = catalogue.make(entry, Experiment | Procedure)
+    options, experiment = _override(default, rest, name, entry.what)
+    use(options.data)
+    with users_mistakes():
+        check_writers(tensorboard=options.tensorboard, wandb=options.wandb)
+    run_dir = options.run_dir or Path("runs") / entry.name
+    if options.diagnostics and not isinstance(experiment, Experiment):
+        raise UserError(
+            f"{name} has no gradients of several tasks, which --diagnostics compares."
+        )
+    if options.diagnostics and experiment.step_metrics is None:
+        from jaxmeta.surgery.diagnostics import diagnostics_beside
+
+        measure = diagnostics_beside(experiment.optimizer.aggregator)
+        experiment = dataclasses.replace(experiment, step_metrics=measure)
+    experiment = _check(experiment, run_dir)
+    if options.dry_run:
+        return _dry_run(experiment)
+    _train_run(experiment, run_dir, options)
+
+
+def _override(default, argv: list[str], name: str, what: str):
+    """The options of a training, and its experiment with the fields that were given."""
     kind: Any = type(default)
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,39 +186,12 @@ def _train(argv: list[str]) -> None:
 
     parsed = parse(
         Everything,
-        rest,
+        argv,
         f"jaxmeta train {name}",
         default=Everything(options=TrainOptions(), experiment=default),
-        description=entry.what,
+        description=what,
     )
-    use(parsed.options.data)
-    _check_writers(parsed.options)
-    run_dir = parsed.options.run_dir or Path("runs") / entry.name
-    experiment = parsed.experiment
-    if parsed.options.diagnostics and not isinstance(experiment, Experiment):
-        raise UserError(
-            f"{name} has no gradients of several tasks, which --diagnostics compares."
-        )
-    if parsed.options.diagnostics and experiment.step_metrics is None:
-        from jaxmeta.surgery import step_diagnostics
-
-        measure = step_diagnostics
-        given = getattr(experiment.optimizer.aggregator, "keywords", {})
-        if (mask := given.get("mask")) is not None:  # heads stay out of both
-            measure = functools.partial(step_diagnostics, mask=mask)
-        experiment = dataclasses.replace(experiment, step_metrics=measure)
-    experiment = _check(experiment, run_dir)
-    if parsed.options.dry_run:
-        return _dry_run(experiment)
-    _train_run(experiment, run_dir, parsed.options)
-
-
-def _check_writers(options: TrainOptions) -> None:
-    for name, module in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
-        if getattr(options, name) and importlib.util.find_spec(module) is None:
-            raise UserError(
-                f"--{name} needs the package {module}: pip install 'jaxmeta[{name}]'."
-            )
+    return parsed.options, parsed.experiment
 
 
 def _check(experiment, run_dir: Path | None = None):

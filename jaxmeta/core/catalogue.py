@@ -8,13 +8,14 @@ only those you trust.
 
 import ast
 import dataclasses
-import difflib
 import importlib.util
 import sys
 import traceback
 from pathlib import Path
 from types import ModuleType, UnionType
 from typing import Any, Literal, TypeVar
+
+from jaxmeta.core.names import did_you_mean
 
 Made = TypeVar("Made")
 
@@ -113,9 +114,8 @@ def find(name: str, kind: Literal["experiment", "table"]) -> Entry:
         known = {entry.name: entry for entry in entries()}
         wanted = name.replace("_", "-")
         if wanted not in known:
-            near = difflib.get_close_matches(wanted, known, n=1)
             names = [entry.name for entry in known.values() if entry.kind == kind]
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}."
+            hint = did_you_mean(wanted, known, f"known: {', '.join(names)}.")
             raise ValueError(
                 f"unknown {kind} {name!r}; {hint} `jaxmeta list` shows all."
             )

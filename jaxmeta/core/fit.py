@@ -347,6 +347,8 @@ def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval
     """
     if not run.finished:
         write_card = run.keep_card()
+        # It is there without rows, too, so that one that is missing was lost.
+        run.metrics_path.touch()
         try:
             if isinstance(run.experiment, Procedure):
                 values = run.experiment.perform(run.directory, writer, progress)

@@ -64,7 +64,7 @@ class Procedure(abc.ABC):
 
         Args:
           directory: its run directory.
-          writer: takes its metrics.
+          writer: takes its metrics, if it has any.
           progress: shows how far it is.
 
         Returns:

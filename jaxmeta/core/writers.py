@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import importlib.util
 import json
 import os
 from collections.abc import Mapping
@@ -195,6 +196,22 @@ class Writers(Writer):
     def close(self) -> None:
         for member in self.members:
             member.close()
+
+
+def check_writers(*, tensorboard: bool, wandb: bool) -> None:
+    """Raises what `open_writers` would for want of a package, and opens nothing.
+
+    Raises:
+      ValueError: naming the package and how to install it.
+    """
+    for name, asked, module in (
+        ("tensorboard", tensorboard, "tensorboardX"),
+        ("wandb", wandb, "wandb"),
+    ):
+        if asked and importlib.util.find_spec(module) is None:
+            raise ValueError(
+                f"--{name} needs the package {module}: pip install 'jaxmeta[{name}]'."
+            )
 
 
 def open_writers(

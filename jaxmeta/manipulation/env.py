@@ -133,8 +133,9 @@ class ManipulationEnv(Env):
         )
         self.physics = Physics() if physics is None else physics
         self.hidden_goal, self.one_hot = hidden_goal, one_hot
+        names = [task.name for task in self.tasks]
         geometries = [task.geometry for task in self.tasks]
-        self.models = compile_scenes(geometries, self.physics.timestep)
+        self.models = compile_scenes(names, geometries, self.physics.timestep)
         stack = lambda rows: jax.tree.map(lambda *x: jnp.stack(x), *rows)
         self._views = stack([views_of(task) for task in self.tasks])
         column = lambda name: jnp.array([getattr(task, name) for task in self.tasks])

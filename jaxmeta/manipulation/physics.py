@@ -79,24 +79,27 @@ def compile_scene(geometry: Geometry, timestep: float) -> Any:
     return mujoco.MjModel.from_xml_string(text)  # pyright: ignore[reportAttributeAccessIssue] - compiled
 
 
-def compile_scenes(geometries: Sequence[Geometry], timestep: float) -> Models:
+def compile_scenes(
+    names: Sequence[str], geometries: Sequence[Geometry], timestep: float
+) -> Models:
     """Compiles the scenes of all tasks and stacks what differs.
 
     Args:
-      geometries: of the tasks.
+      names: of the tasks.
+      geometries: of the tasks, in the same order.
       timestep: of the simulation, seconds.
 
     Raises:
       ValueError: for a scene that needs another program than the generic one, naming
-        the task's index and what differs.
+        the task and what differs.
     """
     with _promoting():
         generic = mjx.put_model(compile_scene(_generic(), timestep), impl="jax")
         models = [
             mjx.put_model(compile_scene(g, timestep), impl="jax") for g in geometries
         ]
-    for i, model in enumerate(models):
-        _check_same_program(i, model, generic)
+    for name, model in zip(names, models, strict=True):
+        _check_same_program(name, model, generic)
     rows = [jax.tree.leaves(model) for model in models]
     leaves = jax.tree.leaves(generic)
     differing = tuple(
@@ -118,18 +121,18 @@ UNREAD = {
 """Short cuts of C MuJoCo and what concerns height fields: no part of the program."""
 
 
-def _check_same_program(i: int, model: mjx.Model, generic: mjx.Model) -> None:
+def _check_same_program(task: str, model: mjx.Model, generic: mjx.Model) -> None:
     fields, expected = _program(model), _program(generic)
     for name, value in expected.items():
         if name not in SPARSITY | UNREAD and not np.array_equal(fields[name], value):
             raise ValueError(
-                f"the scene of task {i} needs a program of its own: {name} must be "
-                f"{value}, got {fields[name]}."
+                f"the scene of task {task!r} needs a program of its own: {name} "
+                f"must be {value}, got {fields[name]}."
             )
     if extra := _mass_entries(model) - _mass_entries(generic):
         raise ValueError(
-            f"the scene of task {i} has a denser mass matrix than the generic one, at "
-            f"{sorted(extra)}."
+            f"the scene of task {task!r} has a denser mass matrix than the generic "
+            f"one, at {sorted(extra)}."
         )
 
 

@@ -51,6 +51,10 @@ CELL, LABEL, COLUMNS = (240, 180), 24, 5
 mj: Any = mujoco  # compiled: its names are not known to type checkers
 
 
+class NoOpenGLError(RuntimeError):
+    """This machine has no OpenGL to draw with; the message says what to install."""
+
+
 class Renderer:
     """Draws states of an environment: the scene, an arm, the goal as a green ball.
 
@@ -63,7 +67,7 @@ class Renderer:
 
     Raises:
       ValueError: for a size that is not in 1 to 4096.
-      RuntimeError: where there is no OpenGL, saying what to install.
+      NoOpenGLError: where there is no OpenGL, saying what to install.
     """
 
     def __init__(self, env: ManipulationEnv, width: int = 480, height: int = 360):
@@ -86,7 +90,7 @@ class Renderer:
             self._gl.make_current()
             self._context = mj.MjrContext(models[0], mj.mjtFontScale.mjFONTSCALE_100)
         except Exception as error:
-            raise RuntimeError(
+            raise NoOpenGLError(
                 f"there is no OpenGL to draw with ({error}). On Linux install EGL, "
                 "which needs no GPU (Debian: apt-get install libegl1 "
                 "libgl1-mesa-dri), or set MUJOCO_GL to osmesa or glfw before Python "

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.core.names import did_you_mean
 from jaxmeta.core.types import Array, Float, Int, PRNGKey
 from jaxmeta.manipulation.tasks import find
 
@@ -56,7 +57,8 @@ class Suite:
       task: the one task of MT1 and ML1, such as "reach"; None for the others.
 
     Raises:
-      ValueError: for an unknown suite or task, a missing one, or one too many.
+      ValueError: for an unknown suite or task, naming the nearest, a missing one, or
+        one too many.
 
     Example:
       >>> suite = Suite(name="ML10")
@@ -71,11 +73,9 @@ class Suite:
     task: str | None = None
 
     def __post_init__(self):
-        if self.name not in get_args(SuiteName):
-            raise ValueError(
-                f"name must be one of {', '.join(get_args(SuiteName))}, got "
-                f"{self.name!r}."
-            )
+        if self.name not in (known := get_args(SuiteName)):
+            hint = did_you_mean(self.name, known, f"known: {', '.join(known)}.")
+            raise ValueError(f"unknown suite {self.name!r}; {hint}")
         if self._is_single != (self.task is not None):
             need = "needs a task" if self._is_single else "has tasks of its own"
             raise ValueError(f"{self.name} {need}, got task {self.task!r}.")

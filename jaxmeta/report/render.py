@@ -59,11 +59,13 @@ def render(directory: Path, beside: Sequence[Path] = ()) -> str:
 
 def _film(directory: Path) -> list[str]:
     """The GIF of an agent, or none without a checkpoint or anything to draw with."""
-    from jaxmeta.rl.film import film  # which loads the simulator
+    # Both load the simulator.
+    from jaxmeta.manipulation.render import NoOpenGLError
+    from jaxmeta.rl.film import film
 
     try:
         film(Run.load(directory).experiment, directory, directory / "episode.gif")
-    except (CheckpointError, RuntimeError) as error:
+    except (CheckpointError, NoOpenGLError) as error:
         warnings.warn(f"episode.gif is left out: {error}", stacklevel=2)
         return []
     return ["episode.gif"]

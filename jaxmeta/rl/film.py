@@ -28,7 +28,7 @@ def film(control: Control, directory: Path, path: Path) -> None:
 
     Raises:
       CheckpointError: if there is no checkpoint.
-      RuntimeError: where there is no OpenGL to draw with.
+      NoOpenGLError: where there is no OpenGL to draw with.
     """
     env = control.env("test")
     renderer = Renderer(env, 320, 240)

@@ -5,6 +5,7 @@ policy is a normal distribution squashed by tanh.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -36,8 +37,8 @@ class Ppo:
     One update takes `batch_size * num_minibatches` stretches of `unroll_length` steps.
 
     Raises:
-      ValueError: if the stretches of an update are no multiple of the environments, or
-        a count is not positive.
+      ValueError: if the stretches of an update are no multiple of the environments, a
+        count is below 1, or a number is not finite or not in its range.
 
     Example:
       >>> Ppo(num_envs=64, batch_size=32, num_minibatches=8).steps_per_update
@@ -63,13 +64,13 @@ class Ppo:
     """Of Adam."""
 
     entropy_cost: float = 1e-3
-    """Weight of the entropy bonus."""
+    """Weight of the entropy bonus, >= 0."""
 
     discount: float = 0.99
-    """Of rewards, a step."""
+    """Of rewards, a step; in [0, 1]."""
 
     gae_lambda: float = 0.95
-    """Of generalised advantage estimation."""
+    """Of generalised advantage estimation; in [0, 1]."""
 
     clipping: float = 0.2
     """Of the ratio of probabilities, to either side."""
@@ -91,6 +92,21 @@ class Ppo:
         for name in (*counts, "num_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
+        for name in ("policy_layers", "value_layers"):
+            if any(units < 1 for units in getattr(self, name)):
+                raise ValueError(
+                    f"{name} must be numbers >= 1, got {getattr(self, name)}."
+                )
+        for name in ("learning_rate", "clipping", "reward_scale", "max_grad_norm"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {value}.")
+        if not 0 <= self.entropy_cost < math.inf:
+            raise ValueError(
+                f"entropy_cost must be >= 0 and finite, got {self.entropy_cost}."
+            )
+        for name in ("discount", "gae_lambda"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {value}.")
         if self.batch_size * self.num_minibatches % self.num_envs:
             raise ValueError(
                 "batch_size * num_minibatches must be a multiple of num_envs "

@@ -4,7 +4,9 @@ Yu, Kumar, Gupta, Levine, Hausman, Finn, Gradient Surgery for Multi-Task Learnin
 NeurIPS 2020 (arXiv 2001.06782): definitions 1, 2 and 5, theorem 2, section 5.3.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -166,6 +168,27 @@ def step_diagnostics(step: OuterStep, *, mask: Mask = None) -> Metrics:
         "curvature": Mean.of(bend, jnp.isfinite(bend) & (moved > 0)),
     }
     return {f"diagnostics/{name}": mean for name, mean in metrics.items()}
+
+
+def diagnostics_beside(aggregator: Callable[..., Any]) -> Callable[..., Metrics]:
+    """`step_diagnostics` without the heads that an aggregator leaves out.
+
+    Args:
+      aggregator: of an `Optimizer`: a maker, or a `functools.partial` of one that may
+        have been given a `mask`.
+
+    Example:
+      >>> from jaxmeta.surgery import pcgrad
+      >>> diagnostics_beside(pcgrad) is step_diagnostics
+      True
+      >>> heads = {"body": True, "heads": False}
+      >>> diagnostics_beside(functools.partial(pcgrad, mask=heads)).keywords["mask"]
+      {'body': True, 'heads': False}
+    """
+    mask = getattr(aggregator, "keywords", {}).get("mask")
+    if mask is None:
+        return step_diagnostics
+    return functools.partial(step_diagnostics, mask=mask)
 
 
 def _pairs(gram: Gram) -> Gram:

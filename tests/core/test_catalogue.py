@@ -89,7 +89,7 @@ def test_names_may_be_written_with_underscores():
 
 
 def test_a_near_miss_is_suggested():
-    with pytest.raises(ValueError, match="did you mean msr-translation"):
+    with pytest.raises(ValueError, match="did you mean 'msr-translation'"):
         catalogue.find("msr-translaton", "table")
 
 

@@ -24,8 +24,10 @@ def test_a_scene_with_a_program_of_its_own_is_named(monkeypatch):
         return text.replace('iterations="2"', f'iterations="{iterations}"', 1)
 
     monkeypatch.setattr(physics, "mjcf", patient)
-    with pytest.raises(ValueError, match=r"of task 1 .* opt.iterations must be 2, got"):
-        compile_scenes([Geometry(), Geometry(floor=-0.1)], 0.0025)
+    with pytest.raises(
+        ValueError, match=r"of task 'low' .* opt.iterations must be 2, got"
+    ):
+        compile_scenes(["flat", "low"], [Geometry(), Geometry(floor=-0.1)], 0.0025)
 
 
 def test_a_scene_with_another_number_of_pairs_is_named(monkeypatch):
@@ -37,8 +39,8 @@ def test_a_scene_with_another_number_of_pairs_is_named(monkeypatch):
         return text[:start] + text[text.index("/>", start) + 2 :]
 
     monkeypatch.setattr(physics, "mjcf", lonely)
-    with pytest.raises(ValueError, match=r"of task 2 .* npair must be"):
-        compile_scenes([Geometry(), Geometry(), Geometry(floor=-0.1)], 0.0025)
+    with pytest.raises(ValueError, match=r"of task 'low' .* npair must be"):
+        compile_scenes(["flat", "low"], [Geometry(), Geometry(floor=-0.1)], 0.0025)
 
 
 def test_a_denser_mass_matrix_is_refused(monkeypatch):
@@ -46,14 +48,16 @@ def test_a_denser_mass_matrix_is_refused(monkeypatch):
     crooked = Geometry(
         mechanism=(Box((0.1, 0.2, 0.3), (0.1, 0.1, 0.1)),), slides=(SLANTED,)
     )
-    with pytest.raises(ValueError, match=r"of task 1 has a denser mass matrix .* \(1"):
-        compile_scenes([Geometry(), crooked], 0.0025)
+    with pytest.raises(
+        ValueError, match=r"of task 'bent' has a denser mass matrix .* \(1"
+    ):
+        compile_scenes(["flat", "bent"], [Geometry(), crooked], 0.0025)
 
 
 @pytest.mark.parametrize("name", ["assembly", "door-open", "hammer"])
 def test_a_model_is_what_mujoco_compiles(name):
     geometries = [task.geometry for task in TASKS.values()]
-    models = compile_scenes(geometries, 0.0025)
+    models = compile_scenes(list(TASKS), geometries, 0.0025)
     fixture = jnp.array([0.1, 0.2, 0.3])
     model = models.of(jnp.array(list(TASKS).index(name)), fixture)
     own = compile_scene(TASKS[name].geometry, 0.0025)

@@ -8,7 +8,13 @@ from PIL import Image
 
 from jaxmeta.manipulation import render
 from jaxmeta.manipulation.env import ManipulationEnv
-from jaxmeta.manipulation.render import CAMERA, Renderer, contact_sheet, save_gif
+from jaxmeta.manipulation.render import (
+    CAMERA,
+    NoOpenGLError,
+    Renderer,
+    contact_sheet,
+    save_gif,
+)
 from jaxmeta.manipulation.tasks import TASKS
 
 NAMES = ["reach", "door-open"]
@@ -32,7 +38,7 @@ def renderer(env):
     """It draws pictures of 160 by 120."""
     try:
         return Renderer(env, 160, 120)
-    except RuntimeError as error:
+    except NoOpenGLError as error:
         pytest.skip(str(error))
 
 
@@ -175,5 +181,5 @@ def test_without_opengl_it_says_what_to_do(env, monkeypatch):
         raise ImportError("no EGL here")
 
     monkeypatch.setattr(render, "_gl_context", missing)
-    with pytest.raises(RuntimeError, match=r"no EGL here.*install EGL.*MUJOCO_GL"):
+    with pytest.raises(NoOpenGLError, match=r"no EGL here.*install EGL.*MUJOCO_GL"):
         Renderer(env)

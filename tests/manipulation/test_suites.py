@@ -99,14 +99,23 @@ def test_sampling_reaches_every_task_and_many_goals():
 
 
 def test_mistakes_are_named(untyped):
-    with pytest.raises(ValueError, match=r"one of MT1, .*'MT11'"):
+    with pytest.raises(ValueError, match=r"suite 'MT11'; did you mean 'MT1' or"):
         Suite(name="MT11")
+    with pytest.raises(ValueError, match=r"unknown suite 'x'; known: MT1, MT10, "):
+        Suite(name="x")
     with pytest.raises(ValueError, match="MT1 needs a task, got task None"):
         Suite(name="MT1")
     with pytest.raises(ValueError, match="MT10 has tasks of its own, got task 'push'"):
         Suite(name="MT10", task="push")
     with pytest.raises(ValueError, match="unknown task 'psh'; did you mean 'push'"):
         Suite(name="ML1", task="psh")
+    several = r"task 'Door'; did you mean 'door-(open|lock)' or 'door-(open|lock)'\?"
+    with pytest.raises(ValueError, match=several):
+        Suite(name="ML1", task="Door")
+    with pytest.raises(
+        ValueError, match=r"unknown task 'zzz'; jaxmeta[^ ]*TASKS holds"
+    ):
+        Suite(name="ML1", task="zzz")
     with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'x'"):
         Suite(name="MT10").goals("x")
     assert jnp.ndim(Suite(name="MT10").goals("test")) == 3

@@ -6,10 +6,13 @@ from jaxmeta import Experiment, Optimizer
 from jaxmeta.core.experiment import Evaluation
 from jaxmeta.core.fit import complete
 from jaxmeta.core.progress import Progress
-from jaxmeta.core.run import Run
+from jaxmeta.core.run import Run, write_json
 from jaxmeta.core.testing import smoke_learner, smoke_source
 from jaxmeta.core.writers import JsonlWriter
+from jaxmeta.manipulation.render import NoOpenGLError
+from jaxmeta.manipulation.suites import Suite
 from jaxmeta.report.render import render
+from jaxmeta.rl.control import Control
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,23 @@ def test_runs_with_diagnostics_are_drawn_side_by_side(directory, tmp_path, monke
     assert drawn == [["plain", "surgery"]]
     assert "![triad.png](triad.png)" in text
     assert "![conflict.png](conflict.png)" in text
+
+
+def test_a_film_is_left_out_only_where_nothing_can_draw_it(tmp_path, monkeypatch):
+    run = Run.open(tmp_path, Control(suite=Suite(name="MT1", task="reach")))
+    run.keep_card()
+    write_json(run.result_path, {})
+    run.metrics_path.write_text('{"step": 1}\n')
+
+    def filming(error):
+        def film(control, directory, path):
+            raise error
+
+        monkeypatch.setattr("jaxmeta.rl.film.film", film)
+
+    filming(NoOpenGLError("no OpenGL here"))
+    with pytest.warns(UserWarning, match=r"episode\.gif is left out: no OpenGL here"):
+        assert "episode.gif" not in render(tmp_path)
+    filming(RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        render(tmp_path)

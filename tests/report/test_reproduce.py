@@ -7,8 +7,10 @@ import pytest
 from scipy import stats
 
 from jaxmeta import Experiment, Optimizer
+from jaxmeta.core.checkpoint import CheckpointError
 from jaxmeta.core.experiment import Evaluation
 from jaxmeta.core.metrics import interval
+from jaxmeta.core.procedure import Procedure
 from jaxmeta.core.run import read_json
 from jaxmeta.core.table import Cell, Table
 from jaxmeta.core.testing import SmokeLearner, smoke_source
@@ -178,6 +180,43 @@ def test_render_repeats_the_report(done):
     root, _ = done
     text = (root / "report.md").read_text()
     assert render(root) == text
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Silent(Procedure):
+    """Measures something, and has no metrics on the way."""
+
+    seed: int = 0
+    steps = 1
+
+    def check(self):
+        pass
+
+    def perform(self, directory, writer, progress):
+        return {"loss": np.array([1.0, 3.0])}
+
+
+def test_a_procedure_may_have_no_metrics(tmp_path):
+    silent = Cell(
+        row="silent",
+        column="smoke",
+        experiment=lambda seed: Silent(seed=seed),
+        protocol="none",
+    )
+    table = dataclasses.replace(TABLE, cells=(silent,), figures={})
+    for _ in range(2):  # the second finds it done
+        (record,) = reproduce(table, tmp_path, seeds=1, command="", quiet=True)
+        assert record["value"] == 2.0
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+    assert "Silent" in render(cell_directory(tmp_path, silent, 0))
+
+
+def test_metrics_that_were_lost_are_damage(tmp_path):
+    reproduce(TABLE, tmp_path, seeds=1, command="", rows=["a"], quiet=True)
+    directory = cell_directory(tmp_path, TABLE.cells[0], 0)
+    (directory / "metrics.jsonl").unlink()
+    with pytest.raises(CheckpointError, match=r"seed0 is damaged .*metrics\.jsonl"):
+        reproduce(TABLE, tmp_path, seeds=1, command="", quiet=True, rows=["a"])
 
 
 def test_no_seeds(tmp_path):

@@ -1,5 +1,7 @@
 """What can be wrong with a run of an agent, and what its commands say."""
 
+import math
+
 import jax
 import pytest
 
@@ -31,6 +33,17 @@ def test_a_control_is_json_and_back():
             lambda: Ppo(batch_size=-64, num_minibatches=-16),
             "batch_size must be >= 1, got -64",
         ),
+        (
+            lambda: Ppo(policy_layers=(64, 0)),
+            r"policy_layers must be numbers >= 1, got \(64, 0\)",
+        ),
+        (lambda: Ppo(learning_rate=0.0), "learning_rate must be positive .* got 0.0"),
+        (lambda: Ppo(clipping=-0.2), "clipping must be positive .* got -0.2"),
+        (lambda: Ppo(reward_scale=math.inf), "reward_scale must be .* finite, got inf"),
+        (lambda: Ppo(max_grad_norm=math.nan), "max_grad_norm must be .* got nan"),
+        (lambda: Ppo(entropy_cost=-1e-3), "entropy_cost must be >= 0 .* got -0.001"),
+        (lambda: Ppo(discount=1.5), r"discount must be in \[0, 1\], got 1.5"),
+        (lambda: Ppo(gae_lambda=math.nan), r"gae_lambda must be in \[0, 1\], got nan"),
     ],
 )
 def test_mistakes_are_named(make, message):

@@ -1,7 +1,6 @@
 """The fifty tasks by their official names."""
 
-import difflib
-
+from jaxmeta.core.names import did_you_mean
 from jaxmeta.manipulation.task import ManipulationTask
 from jaxmeta.manipulation.tasks.basketball import Basketball
 from jaxmeta.manipulation.tasks.bin_picking import BinPicking
@@ -117,7 +116,6 @@ def find(name: str) -> ManipulationTask:
       'reach'
     """
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TASKS)}."
+        hint = did_you_mean(name, TASKS, f"{__name__}.TASKS holds all names.")
         raise ValueError(f"unknown task {name!r}; {hint}")
     return TASKS[name]
