@@ -6,7 +6,7 @@ import optax
 
 from jaxmeta.core.table import Table
 from jaxmeta.data.cifar10_c import Cifar10C
-from jaxmeta.report.arm import ADAPTED, ARM, MIXED, arm_table
+from jaxmeta.report.arm import ADAPTERS, ARM, MIXED, arm_table
 from jaxmeta.shift.benchmark import Protocol
 
 PAPER = "Zhang et al. 2021 (arXiv 2007.02931), section 5; authors' settings"
@@ -58,7 +58,7 @@ def get_table(quick: bool) -> Table:
     return arm_table(
         "CIFAR-10-C: test accuracy",
         protocol,
-        QUICK_ROWS if quick else ("ERM", "DRNN", *ARM, *MIXED, *ADAPTED),
+        QUICK_ROWS if quick else ("ERM", "DRNN", *ARM, *MIXED, *ADAPTERS),
         seeds=1 if quick else 3,
         published=PUBLISHED,
         corruptions=True,

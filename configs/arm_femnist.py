@@ -6,7 +6,7 @@ import optax
 
 from jaxmeta.core.table import Table
 from jaxmeta.data.femnist import Femnist
-from jaxmeta.report.arm import ADAPTED, ARM, MIXED, arm_table
+from jaxmeta.report.arm import ADAPTERS, ARM, MIXED, arm_table
 from jaxmeta.shift.benchmark import Protocol
 
 PAPER = "Zhang et al. 2021 (arXiv 2007.02931), section 5; authors' settings"
@@ -56,7 +56,7 @@ def get_table(quick: bool) -> Table:
     return arm_table(
         "FEMNIST: test accuracy",
         protocol,
-        QUICK_ROWS if quick else (*QUICK_ROWS[:4], *ARM, *MIXED, *ADAPTED),
+        QUICK_ROWS if quick else (*QUICK_ROWS[:4], *ARM, *MIXED, *ADAPTERS),
         seeds=1 if quick else 3,
         published=PUBLISHED,
         notes=(

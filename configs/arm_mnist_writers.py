@@ -2,7 +2,7 @@
 
 from jaxmeta.core.table import Table
 from jaxmeta.data.mnist_writers import MnistWriters
-from jaxmeta.report.arm import ADAPTED, ARM, MIXED, arm_table
+from jaxmeta.report.arm import ADAPTERS, ARM, MIXED, arm_table
 from jaxmeta.shift.benchmark import Protocol
 
 PAPER = (
@@ -38,7 +38,7 @@ def get_table(quick: bool) -> Table:
             log_every=107,
             sets_per_batch=100,
         )
-    rows = QUICK_ROWS if quick else (*QUICK_ROWS[:4], *ARM, *MIXED, *ADAPTED)
+    rows = QUICK_ROWS if quick else (*QUICK_ROWS[:4], *ARM, *MIXED, *ADAPTERS)
     return arm_table(
         "MNIST by writer: test accuracy",
         protocol,

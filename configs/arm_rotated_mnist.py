@@ -4,7 +4,7 @@ import optax
 
 from jaxmeta.core.table import Table
 from jaxmeta.data.rotated_mnist import RotatedMnist
-from jaxmeta.report.arm import ADAPTED, ARM, MIXED, arm_table
+from jaxmeta.report.arm import ADAPTERS, ARM, MIXED, arm_table
 from jaxmeta.shift.benchmark import Protocol
 
 PAPER = "Zhang et al. 2021 (arXiv 2007.02931), section 5; authors' settings"
@@ -47,7 +47,7 @@ def get_table(quick: bool) -> Table:
             log_every=107,
             sets_per_batch=84,
         )
-    rows = QUICK_ROWS if quick else (*QUICK_ROWS[:9], *MIXED, *ADAPTED)
+    rows = QUICK_ROWS if quick else (*QUICK_ROWS[:9], *MIXED, *ADAPTERS)
     return arm_table(
         "Rotated MNIST: test accuracy",
         protocol,

@@ -7,7 +7,7 @@ import optax
 from jaxmeta.core.table import Table
 from jaxmeta.data.tiny_imagenet_c import TinyImageNetC
 from jaxmeta.networks.resnet import ResNet50
-from jaxmeta.report.arm import ADAPTED, ARM, arm_table
+from jaxmeta.report.arm import ADAPTERS, ARM, arm_table
 from jaxmeta.shift.benchmark import Protocol
 
 PAPER = "Zhang et al. 2021 (arXiv 2007.02931), section 5; authors' settings"
@@ -60,7 +60,7 @@ def get_table(quick: bool) -> Table:
     return arm_table(
         "Tiny ImageNet-C: test accuracy",
         protocol,
-        QUICK_ROWS if quick else ("ERM", "DRNN", *ARM, *ADAPTED),
+        QUICK_ROWS if quick else ("ERM", "DRNN", *ARM, *ADAPTERS),
         seeds=1 if quick else 3,
         published=PUBLISHED,
         corruptions=True,

@@ -4,6 +4,8 @@ He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition (2016), table 
 the stride in the 3x3 convolution of a block, as is usual since.
 """
 
+from typing import Any
+
 from flax import linen as nn
 
 from jaxmeta.core.types import Array, Float
@@ -91,7 +93,8 @@ class ResNet50(nn.Module):
         mask: Array | None = None,
     ) -> Outputs:
         x = nn.relu(_Normalised(self.width, 7, 2)(x, statistics, mask))
-        x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+        edge: Any = ((1, 1), (1, 1))
+        x = nn.max_pool(x, (3, 3), (2, 2), edge)
         for stage, num_blocks in enumerate((3, 4, 6, 3)):
             for block in range(num_blocks):
                 stride = 2 if stage and not block else 1

@@ -40,30 +40,16 @@ COLUMNS: Mapping[str, Statistic | None] = {
 ARM = ("ARM-CML", "ARM-BN", "ARM-LL")
 MIXED = tuple(f"{row}, mixed groups" for row in ARM)
 AFTER: Order = "update_then_predict"
-ADAPTED = ("BN adaptation", "BN-alpha", "TENT", "EATA", "SAR", "MEMO", "LAME")
+ADAPTERS: Mapping[str, Adapter] = {
+    "BN adaptation": BatchStatistics(),
+    "BN-alpha": BatchStatistics(prior=16.0),
+    "TENT": Tent(order=AFTER),
+    "EATA": Eata(order=AFTER),
+    "SAR": Sar(order=AFTER),
+    "MEMO": Memo(),
+    "LAME": Lame(),
+}
 """Rows that are ERM with test-time adaptation, every batch met by a fresh model."""
-
-
-def adapters(num_classes: int) -> dict[str, Adapter]:
-    """The adapter of each such row, with the published settings.
-
-    Args:
-      num_classes: of the data.
-
-    Example:
-      >>> tuple(adapters(10)) == ADAPTED
-      True
-    """
-    found = (
-        BatchStatistics(),
-        BatchStatistics(prior=16.0),
-        Tent(order=AFTER),
-        Eata(num_classes=num_classes, order=AFTER),
-        Sar(order=AFTER),
-        Memo(),
-        Lame(),
-    )
-    return dict(zip(ADAPTED, found, strict=True))
 
 
 Published = Mapping[str, tuple[str, str]]
@@ -87,7 +73,7 @@ def arm_table(
     Args:
       title: of the table.
       protocol: of all rows.
-      rows: methods, as `Protocol.experiment` knows them, or `ADAPTED`.
+      rows: methods, as `Protocol.experiment` knows them, or `ADAPTERS`.
       seeds: of every row.
       notes: what a reader must know.
       published: figures to put beside.
@@ -138,14 +124,14 @@ def arm_table(
 
 
 def _maker(protocol: Protocol, row: str) -> Callable[[int], Any]:
-    if row in ADAPTED:
-        adapter = adapters(protocol.source.num_classes)[row]
+    if row in ADAPTERS:
+        adapter = ADAPTERS[row]
         return lambda seed: protocol.adapted("ERM", adapter, seed)
     return lambda seed: protocol.experiment(row, seed)
 
 
 def _protocol_text(protocol: Protocol, row: str) -> str:
-    if row in ADAPTED:
+    if row in ADAPTERS:
         return "ERM's checkpoint, adapted to each batch"
     optimizer = getattr(protocol.transform, "__name__", "SGD, momentum .9")
     steps = protocol.steps
