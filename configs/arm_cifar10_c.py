@@ -37,8 +37,8 @@ def get_table(quick: bool) -> Table:
             context_channels=3,
             context_stats="set",
             learning_rate=3e-3,
-            steps=300,
-            evaluations=6,
+            steps=150,
+            evaluations=5,
             sets_per_batch=6,
             one_by_one=True,
         )
