@@ -163,14 +163,14 @@ class CorruptedImages(GroupSource):
         for split, pool in self.pools().items():
             if isinstance(pool, LabelledImages):
                 draws = [
-                    self._draw(split, group, len(pool.labels))
+                    self._choose(split, group, len(pool.labels))
                     for group in self.table[split]
                 ]
                 inputs = self._corrupted(split, pool.images, draws)
                 labels = [pool.labels[draw.rows] for draw in draws]
             else:
                 drawn = [
-                    _rows(images, self._draw(split, group, len(images.labels)).rows)
+                    _rows(images, self._choose(split, group, len(images.labels)).rows)
                     for group, images in zip(self.table[split], pool, strict=True)
                 ]
                 inputs = np.concatenate([images.images for images in drawn])
@@ -183,7 +183,7 @@ class CorruptedImages(GroupSource):
             )
         return found
 
-    def _draw(self, split: Split, group: Group, num_images: int) -> Draw:
+    def _choose(self, split: Split, group: Group, num_images: int) -> Draw:
         name, severity = group
         # Of its name, so that a group stays the same beside other groups.
         entropy = f"{split} {name} {severity}".encode()

@@ -376,3 +376,14 @@ def test_origins():
         check_origin("directory", None, there)
     with pytest.raises(ValueError, match=r"path must be None for origin 'npz'.*'a'"):
         check_origin("npz", "a", there)
+
+
+@pytest.mark.parametrize("sampler", ["group", "point", "client"])
+def test_training_tasks_are_drawn_from_it(sampler):
+    source = dataclasses.replace(
+        Small(), points_per_set=2, sets_per_task=3, sampler=sampler
+    )
+    tasks = source.sample(jax.random.key(0), jnp.arange(2), split="train")
+    assert tasks.query.inputs.shape == (2, 3, 2, 32, 32, 3)
+    if sampler == "group":
+        assert (tasks.query.groups[..., 0] == tasks.query.groups[..., 1]).all()
