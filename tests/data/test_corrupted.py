@@ -380,9 +380,7 @@ def test_origins():
 
 @pytest.mark.parametrize("sampler", ["group", "point", "client"])
 def test_training_tasks_are_drawn_from_it(sampler):
-    source = dataclasses.replace(
-        Small(), points_per_set=2, sets_per_task=3, sampler=sampler
-    )
+    source = Small(points_per_set=2, sets_per_task=3, sampler=sampler)
     tasks = source.sample(jax.random.key(0), jnp.arange(2), split="train")
     assert tasks.query.inputs.shape == (2, 3, 2, 32, 32, 3)
     if sampler == "group":
