@@ -19,6 +19,7 @@ from jaxmeta.multitask.hard_sharing import HardSharing
 from jaxmeta.networks.conv import Conv4
 from jaxmeta.networks.convnet import ContextNet, ConvNet
 from jaxmeta.networks.mlp import MLP, Encoder
+from jaxmeta.networks.norm_mlp import NormMLP
 from jaxmeta.networks.patches import PatchConv
 from jaxmeta.shift.adaptation import Adapting, Tent
 from jaxmeta.shift.arm_bn import ArmBn
@@ -103,10 +104,7 @@ CASES = [
 ]
 
 SETS = RotatedDigits(image_size=16, points_per_set=3, sets_per_task=2)
-CLIENTS = dataclasses.replace(SETS, sampler="client")
-NET = ConvNet(num_classes=10, width=2)
-SMALL = ConvNet(num_classes=10, width=2, large=False)
-CONTEXT = ContextNet(channels=1, width=2)
+NET = NormMLP(features=(6,), num_classes=10)
 ERM = Erm(network=NET)
 
 CASES += [
@@ -117,10 +115,12 @@ CASES += [
         dataclasses.replace(SETS, sampler="point_balanced"),
     ),
     Case("shift-arm-bn", ArmBn(network=NET), SETS),
-    Case("shift-arm-cml", ArmCml(network=SMALL, context=CONTEXT), SETS),
     Case(
-        "shift-arm-cml-set",
-        ArmCml(network=SMALL, context=CONTEXT, norm_stats="set"),
+        "shift-arm-cml",
+        ArmCml(
+            network=ConvNet(num_classes=10, width=2, large=False),
+            context=ContextNet(channels=1, width=2),
+        ),
         SETS,
     ),
     Case("shift-arm-ll", ArmLl(network=NET), SETS),
@@ -128,8 +128,8 @@ CASES += [
     Case("shift-dann", Dann(network=NET, num_groups=14), SETS),
     Case(
         "shift-fed-avg",
-        LocalSgd(learner=Erm(network=ConvNet(num_classes=10, width=2, norm="group"))),
-        CLIENTS,
+        LocalSgd(learner=ERM, rate=0.01),
+        dataclasses.replace(SETS, sampler="client"),
     ),
     Case("shift-tent", Adapting(learner=ERM, adapter=Tent()), SETS),
 ]
