@@ -55,7 +55,7 @@ class GroupDRO(Weighting):
 
     def init(self) -> Any:
         """`[num_tasks]` uniform q."""
-        return jnp.full((self.num_tasks,), 1.0 / self.num_tasks)
+        return jnp.full((self.num_tasks,), 1.0 / self.num_tasks, jnp.float32)
 
     def weigh(self, tasks: Tasks, state: Any, key: PRNGKey) -> tuple[TaskWeights, Any]:
         """The weights of this step, and q."""

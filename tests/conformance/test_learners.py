@@ -36,7 +36,7 @@ def trained(case):
 
 
 def test_backends_agree(case):
-    assert_backends_agree(case.learner, case.source)
+    assert_backends_agree(case.learner, case.source, atol=case.atol)
 
 
 def test_loss_and_gradient_are_finite(trained):
