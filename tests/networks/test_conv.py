@@ -5,6 +5,8 @@ import pytest
 from flax import linen as nn
 
 from jaxmeta.networks.conv import Conv3x3, Conv4, max_pool_2x2
+from jaxmeta.networks.convnet import ConvNet
+from jaxmeta.networks.norm import OWN
 
 IMAGES = jax.random.normal(jax.random.key(7), (3, 9, 8, 2))
 
@@ -68,6 +70,43 @@ def test_pool_sends_the_gradient_to_the_largest():
     x = jnp.array([[1.0, 4.0], [3.0, 2.0]]).reshape(1, 2, 2, 1)
     gradient = jax.grad(lambda x: max_pool_2x2(x).sum())(x)
     np.testing.assert_array_equal(gradient.reshape(2, 2), [[0, 1], [0, 0]])
+
+
+def test_pool_sends_the_gradient_of_a_tie_to_one():
+    x = jnp.array([[1.0, 4.0], [4.0, 4.0]]).reshape(1, 2, 2, 1)
+    gradient = jax.grad(lambda x: max_pool_2x2(x).sum())(x)
+    assert sorted(gradient.ravel().tolist()) == [0, 0, 0, 1]
+    assert gradient[0, 0, 0, 0] == 0
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_pool_shows_nan(place):
+    x = jnp.zeros(4).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
+    assert jnp.isnan(max_pool_2x2(x)).all()
+
+
+def test_no_gradient_is_lost_on_its_way_through_the_pool():
+    """A bias before a normalisation changes nothing, so its derivative is zero.
+
+    XLA rounds the normalised pixels of these networks in two ways in one program.
+    """
+    network = ConvNet(num_classes=3, width=2, large=False)
+    images = jax.random.normal(jax.random.key(0), (4, 8, 16, 16, 1))
+    variables = network.init(jax.random.key(1), images[0])
+    noisy = lambda leaf: leaf + jax.random.uniform(jax.random.key(2), leaf.shape) / 5
+    variables = jax.tree.map(noisy, variables)
+
+    def loss(params, images, mask):
+        variables_now = {**variables, "params": params}
+        found = network.apply(variables_now, images, OWN, mask)
+        return jnp.linalg.norm(found.logits)
+
+    gradient = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0)))(
+        variables["params"], images, jnp.ones((4, 8), bool)
+    )
+    for block in ("_Block_0", "_Block_1"):
+        # Sums of cancelling float32 terms of the size of the other gradients, up to 1.
+        np.testing.assert_allclose(gradient[block]["Conv5x5_0"]["bias"], 0, atol=1e-5)
 
 
 def one_block(scale, bias):
