@@ -297,6 +297,24 @@ def _last_good(latest: Checkpoints, step: int, skipped: int) -> str:
     )
 
 
+def restored_state(run: Run[Experiment]) -> TrainState:
+    """The state that is tested: the last, or the best validated one.
+
+    Raises:
+      CheckpointError: if there is no checkpoint of it.
+    """
+    which = run.experiment.evaluation.checkpoint
+    checkpoints = run.best if which == "best" else run.latest
+    found = checkpoints.restore(initial_state(run.experiment))
+    checkpoints.close()
+    if found is None:
+        raise CheckpointError(
+            f"{run.directory} has no {which} checkpoint: train it to its end, or if "
+            "its files were deleted, delete it and train it again."
+        )
+    return found[0]
+
+
 def measure(run: Run[Experiment], *, num_tasks: int | None = None) -> TaskValues:
     """Test metrics of a trained run, one value per held-out task.
 
@@ -309,16 +327,7 @@ def measure(run: Run[Experiment], *, num_tasks: int | None = None) -> TaskValues
     Raises:
       CheckpointError: if there is no checkpoint to measure.
     """
-    settings = run.experiment.evaluation
-    checkpoints = run.best if settings.checkpoint == "best" else run.latest
-    found = checkpoints.restore(initial_state(run.experiment))
-    checkpoints.close()
-    if found is None:
-        raise CheckpointError(
-            f"{run.directory} has no {settings.checkpoint} checkpoint: train it to its "
-            "end, or if its files were deleted, delete it and train it again."
-        )
-    state = found[0]
+    settings, state = run.experiment.evaluation, restored_state(run)
     key = step_key(jax.random.key(run.experiment.seed), EVALUATE, 1)
     evaluator = evaluator_of(run.experiment, "test")
     num_tasks = num_tasks or settings.num_test_tasks

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from jaxmeta.shift.adaptation import (
 )
 from jaxmeta.shift.adaptation.adapter import Order
 from jaxmeta.shift.benchmark import Protocol, weighted_by_size, worst_group
+from jaxmeta.shift.curves import Mode, accuracy_by_support, stream_accuracy
 
 PAPER = (
     "Zhang et al. 2021 (arXiv 2007.02931), as reproduced in the reference tables that "
@@ -208,8 +209,6 @@ COUNTS = (1, 5, 10, 25, 50, 100)
 
 def draw_support(path: Path, runs: Runs) -> None:
     """Accuracy against the number of points that are adapted to, for one seed."""
-    from jaxmeta.report.shift import accuracy_by_support
-
     measured = {
         row: (COUNTS, accuracy_by_support(run, COUNTS, points=100))
         for row, run in _trained(runs).items()
@@ -219,14 +218,11 @@ def draw_support(path: Path, runs: Runs) -> None:
 
 def draw_streaming(path: Path, runs: Runs) -> None:
     """Accuracy of the t-th point of a stream, for one seed."""
-    from jaxmeta.report.shift import stream_accuracy
-
     measured = {
         (row, mode): stream_accuracy(run, mode, length=100, streams=56)
         for row, run in _trained(runs).items()
         if row in ("ERM", "ARM-CML", "ARM-BN")
-        for mode in ("episodic", "continual", "mixed")
-        if row != "ERM" or mode == "episodic"
+        for mode in get_args(Mode)
     }
     streaming_curve(path, measured)
 
