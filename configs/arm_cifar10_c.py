@@ -1,13 +1,9 @@
 """CIFAR-10-C: 22 new corruptions and severities; ARM against ERM, DRO and others."""
 
-import functools
-
-import optax
-
 from jaxmeta.core.table import Table
 from jaxmeta.data.cifar10_c import Cifar10C
 from jaxmeta.report.arm import ADAPTERS, ARM, MIXED, arm_table
-from jaxmeta.shift.benchmark import Protocol
+from jaxmeta.shift.benchmark import Protocol, decayed_sgd
 
 PAPER = "Zhang et al. 2021 (arXiv 2007.02931), section 5; authors' settings"
 COST = "--quick: 20 min a seed on 2 CPU cores; full: an accelerator; cifar10_subset.npz"
@@ -48,7 +44,7 @@ def get_table(quick: bool) -> Table:
             groups_per_step=3,
             context_channels=3,
             context_stats="set",
-            transform=functools.partial(optax.sgd, momentum=0.9),
+            transform=decayed_sgd,
             learning_rate=1e-2,
             # 100 epochs of 186 steps.
             steps=18_600,

@@ -1,13 +1,9 @@
 """FEMNIST: 35 new writers, 62 classes; ARM against ERM, DRO and q-FedAvg."""
 
-import functools
-
-import optax
-
 from jaxmeta.core.table import Table
 from jaxmeta.data.femnist import Femnist
 from jaxmeta.report.arm import ADAPTERS, ARM, MIXED, arm_table
-from jaxmeta.shift.benchmark import Protocol
+from jaxmeta.shift.benchmark import Protocol, decayed_sgd
 
 PAPER = "Zhang et al. 2021 (arXiv 2007.02931), section 5; authors' settings"
 COST = "--quick: 15 min a seed on 2 CPU cores; full: an accelerator; FEMNIST files"
@@ -45,7 +41,7 @@ def get_table(quick: bool) -> Table:
             source=source,
             groups_per_step=2,
             context_channels=1,
-            transform=functools.partial(optax.sgd, momentum=0.9),
+            transform=decayed_sgd,
             learning_rate=1e-4,
             # 200 epochs of about 600 steps, validated every fifth.
             steps=120_000,

@@ -1,14 +1,10 @@
 """Tiny ImageNet-C: 22 new corruptions and severities; ARM against ERM and DRO."""
 
-import functools
-
-import optax
-
 from jaxmeta.core.table import Table
 from jaxmeta.data.tiny_imagenet_c import TinyImageNetC
 from jaxmeta.networks.resnet import ResNet50
 from jaxmeta.report.arm import ADAPTERS, ARM, arm_table
-from jaxmeta.shift.benchmark import Protocol
+from jaxmeta.shift.benchmark import Protocol, decayed_sgd
 
 PAPER = "Zhang et al. 2021 (arXiv 2007.02931), section 5; authors' settings"
 COST = "--quick: 40 min a seed on 2 CPU cores; full: an accelerator; Tiny ImageNet"
@@ -50,7 +46,7 @@ def get_table(quick: bool) -> Table:
             context_channels=3,
             context_stats="set",
             network=ResNet50,
-            transform=functools.partial(optax.sgd, momentum=0.9),
+            transform=decayed_sgd,
             learning_rate=1e-2,
             # 50 epochs of 340 steps.
             steps=17_000,

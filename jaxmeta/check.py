@@ -20,6 +20,10 @@ from jaxmeta.data.mnist import NUM_CLASSES
 from jaxmeta.data.source import settle
 from jaxmeta.meta.maml import Maml
 from jaxmeta.multitask.hard_sharing import HardSharing
+from jaxmeta.shift.adaptation import Adapting
+from jaxmeta.shift.dann import Dann
+from jaxmeta.shift.erm import Erm
+from jaxmeta.shift.fed_avg import LocalSgd
 from jaxmeta.shift.learner import ShiftLearner
 
 
@@ -112,10 +116,19 @@ def _misfit(experiment: Experiment, error: Exception) -> ValueError:
 
 
 def _check_classes(experiment: Experiment, task: Task, shapes: tuple) -> None:
-    """Raises for a group source with more classes than the network has outputs."""
+    """Raises for a source with more classes or groups than the learner knows."""
     learner, source = experiment.learner, experiment.source
+    if isinstance(learner, LocalSgd | Adapting):
+        learner = learner.learner
     if not (isinstance(learner, ShiftLearner) and isinstance(source, GroupSource)):
         return
+    num_groups = len(source.sizes("train"))
+    weighs = isinstance(learner, Erm) and learner.weighting is not None
+    if (isinstance(learner, Dann) or weighs) and learner.num_groups != num_groups:
+        raise ValueError(
+            f"learner.num_groups must be {num_groups}, the groups of the source's "
+            f"training data, got {learner.num_groups}."
+        )
     answer = lambda params, model_state, query: learner.answer(
         params, model_state, query.inputs[0], query.mask[0]
     )

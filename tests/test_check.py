@@ -20,6 +20,7 @@ from jaxmeta.networks.conv import Conv4
 from jaxmeta.networks.convnet import ConvNet
 from jaxmeta.networks.mlp import MLP, Encoder
 from jaxmeta.networks.patches import PatchConv
+from jaxmeta.shift.dann import Dann
 from jaxmeta.shift.erm import Erm
 
 EXPERIMENTS = {
@@ -112,4 +113,14 @@ def test_a_class_without_an_output():
         tasks_per_step=4,
     )
     with pytest.raises(ValueError, match=r"at least 10 outputs, .* got 9"):
+        settle_and_check(experiment)
+
+
+def test_groups_that_a_learner_does_not_know():
+    experiment = Experiment(
+        learner=Dann(network=ConvNet(num_classes=10, width=2), num_groups=13),
+        source=RotatedDigits(points_per_set=2),
+        tasks_per_step=4,
+    )
+    with pytest.raises(ValueError, match=r"num_groups must be 14, .* got 13"):
         settle_and_check(experiment)

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from jaxmeta.core.config import differences, to_json
@@ -13,6 +14,7 @@ from jaxmeta.core.learner import Learner
 from jaxmeta.core.procedure import Procedure
 from jaxmeta.core.progress import Progress
 from jaxmeta.core.run import Run, read_json
+from jaxmeta.core.task import DeviceSource
 from jaxmeta.core.writers import Writer, Writers
 
 
@@ -55,8 +57,30 @@ class Transfer(Procedure):
         return self.trained.steps
 
     def check(self) -> None:
-        """Finds out whether batches divide over the devices."""
+        """Finds out whether what is trained fits what is tested.
+
+        Raises:
+          ValueError: if it does not, or batches do not divide over the devices.
+        """
         self.trained.check_devices()
+        source, key = self.trained.source, jax.random.key(0)
+        task = source.shapes if isinstance(source, DeviceSource) else source.example
+        learners = (self.trained.learner, self.learner)
+        try:
+            ours, theirs = (
+                jax.eval_shape(lambda task, of=of: of.init(key, task), task)
+                for of in learners
+            )
+            jax.eval_shape(self.learner.evaluate, *theirs, task, key)
+        except Exception as error:  # whatever a learner may raise
+            raise ValueError(
+                f"{type(self.learner).__name__} does not fit the tasks: {error}"
+            ) from error
+        if ours != theirs:
+            raise ValueError(
+                f"{type(self.learner).__name__} has other parameters than the "
+                f"{type(self.trained.learner).__name__} that is trained."
+            )
 
     def perform(
         self, directory: Path, writer: Writer, progress: Progress
@@ -85,7 +109,10 @@ class Transfer(Procedure):
         """A finished run of the experiment in the directory that holds this one."""
         wanted = to_json(self.trained)
         for path in sorted(directory.parent.glob("*/result.json")):
-            config = path.parent / "config.json"
-            if config.is_file() and not differences(wanted, read_json(config)):
+            try:
+                found = read_json(path.parent / "config.json")
+            except ValueError:  # no run, or a damaged one of something else
+                continue
+            if not differences(wanted, found):
                 return Run(path.parent, self.trained)
         return None

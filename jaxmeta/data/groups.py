@@ -12,6 +12,7 @@ import abc
 import dataclasses
 import functools
 import math
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
@@ -20,7 +21,7 @@ import numpy as np
 
 from jaxmeta.core.task import DeviceSource, Task
 from jaxmeta.core.types import Array, Bool, Int, PRNGKey, Split
-from jaxmeta.data.source import DataError
+from jaxmeta.data.source import DataError, data_dir
 
 Sampler: TypeAlias = Literal[
     "group", "group_by_size", "client", "point", "point_balanced"
@@ -95,6 +96,11 @@ def group_points(
       ([2, 1], [0, 2])
     """
     inputs, targets, groups = map(np.asarray, (inputs, targets, groups))
+    if inputs.dtype.kind not in "biuf":
+        raise DataError(
+            f"{where}: inputs must be numbers of one shape, got {inputs.dtype}; are "
+            "there images of several sizes?"
+        )
     lengths = (len(inputs), targets.size, groups.size)
     if not lengths[0] or len(set(lengths)) > 1:
         raise DataError(
@@ -185,11 +191,10 @@ class GroupSource(DeviceSource):
     @functools.cached_property
     def _found(self) -> dict[Split, Groups]:
         # How points are drawn does not matter to what there is.
-        return _groups_of(
-            dataclasses.replace(
-                self, points_per_set=1, sets_per_task=1, sampler="group"
-            )
+        same = dataclasses.replace(
+            self, points_per_set=1, sets_per_task=1, sampler="group"
         )
+        return _groups_of(same, data_dir())
 
     def sizes(self, split: Split) -> np.ndarray:
         """`[group]` how many points each group of a split has."""
@@ -262,7 +267,8 @@ class GroupSource(DeviceSource):
 
 
 @functools.lru_cache(maxsize=2)
-def _groups_of(source: GroupSource) -> dict[Split, Groups]:
+def _groups_of(source: GroupSource, where: Path | None) -> dict[Split, Groups]:
+    del where  # what is read depends on it
     return source.groups()
 
 
@@ -306,13 +312,31 @@ class ArrayGroups(GroupSource):
     group_ids: np.ndarray
     held_out: tuple[tuple, tuple]
 
+    # Arrays are not compared: every object has data of its own.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     @property
     def num_classes(self) -> int:
-        return int(np.max(self.targets)) + 1
+        return int(self.read()["train"].targets.max(initial=0)) + 1
+
+    def read(self) -> dict[Split, Groups]:
+        """All points by split."""
+        return self._found
 
     def groups(self) -> dict[Split, Groups]:
         ids = np.asarray(self.group_ids)
+        lengths = (len(self.inputs), len(self.targets), len(ids))
+        if len(set(lengths)) > 1:
+            raise DataError(
+                "inputs, targets and group_ids must be equally many, got "
+                f"{', '.join(map(str, lengths))}."
+            )
         validation, test = self.held_out
+        if both := {*validation} & {*test}:
+            raise DataError(
+                f"held_out has groups in both validation and test: {sorted(both)}."
+            )
         if missing := {*validation, *test} - set(ids.tolist()):
             raise DataError(f"held_out names groups without points: {missing}.")
         parts: dict[Split, np.ndarray] = {

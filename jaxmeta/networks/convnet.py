@@ -124,8 +124,7 @@ class ConvNet(nn.Module):
         for name in ("num_classes", "width"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}.")
-        if self.norm not in ("batch", "group"):
-            raise ValueError(f"norm must be 'batch' or 'group', got {self.norm!r}.")
+        _check_norm(self.norm)
         super().__post_init__()
 
     @nn.compact
@@ -178,6 +177,7 @@ class ContextNet(nn.Module):
         for name in ("channels", "width"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}.")
+        _check_norm(self.norm)
         super().__post_init__()
 
     @nn.compact
@@ -190,6 +190,11 @@ class ContextNet(nn.Module):
         for _ in range(2):
             x = _Block(self.width, "SAME", self.norm)(x, statistics, mask)
         return Conv5x5(self.channels, "SAME")(x)
+
+
+def _check_norm(norm: str) -> None:
+    if norm not in ("batch", "group"):
+        raise ValueError(f"norm must be 'batch' or 'group', got {norm!r}.")
 
 
 def _linear(features: int, fan_in: int) -> nn.Dense:

@@ -77,9 +77,14 @@ def mix(
       >>> [x.item() for x in mix(one, two, 0.5, pooled=True)]
       [1.0, 2.0]
     """
-    mean, var = (a + share * (b - a) for a, b in zip(stored, batch, strict=True))
+    # Nothing of what has no share, be it nan.
+    part = lambda of, x: jnp.where(of > 0, of * x, 0.0)
+    mean, var = (
+        part(1.0 - share, a) + part(share, b)
+        for a, b in zip(stored, batch, strict=True)
+    )
     if pooled:
-        var += share * (1.0 - share) * jnp.square(batch[0] - stored[0])
+        var += part(share * (1.0 - share), jnp.square(batch[0] - stored[0]))
     return mean, var
 
 
@@ -119,6 +124,8 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         mean = self.variable(STATS, "mean", jnp.zeros, shape)
         var = self.variable(STATS, "var", jnp.ones, shape)
+        if mask is not None:  # a masked row may hold anything, nan included
+            x = jnp.where(_rows(mask, x), x, 0.0)
         stored = (mean.value, var.value)
         *batch, seen = _moments(x, mask)
         batch = (batch[0], batch[1])
@@ -135,14 +142,17 @@ class BatchNorm(nn.Module):
         return (x - along(used[0])) * along(factor) + along(bias)
 
 
+def _rows(mask: Array, x: Array) -> Array:
+    """The mask of rows, with as many axes as x."""
+    return mask.reshape(mask.shape + (1,) * (x.ndim - 1))
+
+
 def _moments(x: Array, mask: Array | None) -> tuple[Array, Array, Array]:
     """Mean and variance of every channel over unmasked rows, and if there are any."""
     axes = tuple(range(x.ndim - 1))
     if mask is None:
         return x.mean(axes), x.var(axes), jnp.array(True)
-    rows = mask.reshape(mask.shape + (1,) * (x.ndim - 1))
-    count = mask.sum() * (x.size // (x.shape[0] * x.shape[-1]))
-    # A masked row may hold anything, nan included.
+    rows, count = _rows(mask, x), mask.sum() * (x.size // (x.shape[0] * x.shape[-1]))
     average = lambda values: (
         jnp.where(rows, values, 0.0).sum(axes) / jnp.maximum(count, 1)
     )

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import optax
 
-from jaxmeta.core.run import Run
+from jaxmeta.core.run import Run, reading
 from jaxmeta.core.table import Cell, Runs, Statistic, Table
 from jaxmeta.core.writers import read_jsonl
 from jaxmeta.report.shift import (
@@ -25,7 +26,12 @@ from jaxmeta.shift.adaptation import (
     Tent,
 )
 from jaxmeta.shift.adaptation.adapter import Order
-from jaxmeta.shift.benchmark import Protocol, weighted_by_size, worst_group
+from jaxmeta.shift.benchmark import (
+    Protocol,
+    decayed_sgd,
+    weighted_by_size,
+    worst_group,
+)
 from jaxmeta.shift.curves import Mode, accuracy_by_support, stream_accuracy
 
 PAPER = (
@@ -53,6 +59,8 @@ ADAPTERS: Mapping[str, Adapter] = {
 """Rows that are ERM with test-time adaptation, every batch met by a fresh model."""
 
 
+_OPTIMIZERS = {optax.adam: "Adam", decayed_sgd: "SGD (momentum .9, decay 1e-4)"}
+
 Published = Mapping[str, tuple[str, str]]
 """`{row: (worst group, average)}` as printed, in percent."""
 
@@ -67,7 +75,6 @@ def arm_table(
     published: Published | None = None,
     source: str = PAPER,
     corruptions: bool = False,
-    slow: Mapping[str, Protocol] | None = None,
 ) -> Table:
     """A table of accuracies: a row a method, three columns.
 
@@ -80,20 +87,17 @@ def arm_table(
       published: figures to put beside.
       source: where they are from.
       corruptions: whether the groups are corruptions and severities, for the heat map.
-      slow: rows with a protocol of their own.
     """
-    published, slow = published or {}, slow or {}
-    cells = []
+    published, cells = published or {}, []
     for row in rows:
-        own = slow.get(row, protocol)
         figures = (*published.get(row, (None, None)), None)
         for (column, statistic), figure in zip(COLUMNS.items(), figures, strict=True):
             cells.append(
                 Cell(
                     row=row,
                     column=column,
-                    experiment=_maker(own, row),
-                    protocol=_protocol_text(own, row),
+                    experiment=_maker(protocol, row),
+                    protocol=_protocol_text(protocol, row),
                     published=figure,
                     statistic=statistic,
                     run=row,
@@ -134,17 +138,21 @@ def _maker(protocol: Protocol, row: str) -> Callable[[int], Any]:
 def _protocol_text(protocol: Protocol, row: str) -> str:
     if row in ADAPTERS:
         return "ERM's checkpoint, adapted to each batch"
-    optimizer = getattr(protocol.transform, "__name__", "SGD, momentum .9")
+    optimizer = _OPTIMIZERS.get(protocol.transform, "another optimiser")
     steps = protocol.steps
     if row == "q-FedAvg":
         return (
             f"{steps // protocol.client_sets:,} rounds of {protocol.groups_per_step} "
             f"clients x {protocol.client_sets} batches, SGD {protocol.client_rate:g}"
         )
-    size = f"{protocol.groups_per_step} x {protocol.source.points_per_set}"
+    groups, points = protocol.groups_per_step, protocol.source.points_per_set
+    adapts = row in (*ARM, "MMD")
+    size = (
+        f"{groups} groups x {points}" if adapts else f"{groups * points} mixed points"
+    )
+    network = getattr(protocol.network, "__name__", f"width {protocol.width}")
     return (
-        f"{steps:,} steps of {size}, {optimizer} {protocol.learning_rate:g}, "
-        f"width {protocol.width}"
+        f"{steps:,} steps of {size}, {optimizer} {protocol.learning_rate:g}, {network}"
     )
 
 
@@ -169,10 +177,11 @@ def findings(runs: Runs) -> list[str]:
 
 def _scores(directory: Path) -> tuple[float, float, float]:
     """Best worst-group validation accuracy, then worst and average test accuracy."""
-    rows = read_jsonl(directory / "metrics.jsonl")
+    with reading(directory):
+        rows = read_jsonl(directory / "metrics.jsonl")
     name = "validation/worst_accuracy"
     tested = _accuracies(directory)
-    validated = max(row[name] for row in rows if name in row)
+    validated = max((row[name] for row in rows if name in row), default=0.0)
     return validated, float(tested.min()), float(tested.mean())
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxmeta.core.task import Task
 from jaxmeta.core.types import Array, Params
 from jaxmeta.networks.convnet import Outputs
-from jaxmeta.networks.norm import STORED, TRAINING, Statistics
+from jaxmeta.networks.norm import OWN, STORED, TRAINING, Statistics
 from jaxmeta.shift.learner import (
     ShiftLearner,
     check_support,
@@ -115,7 +115,7 @@ class ArmCml(ShiftLearner):
     @property
     def _statistics(self) -> Statistics:
         """Whose statistics an adapted model uses."""
-        return STORED if self.norm_stats == "running" else Statistics(use=1.0, keep=1.0)
+        return STORED if self.norm_stats == "running" else OWN
 
     def adapt(self, params, model_state, support, key):
         del key
@@ -189,7 +189,8 @@ class ArmCml(ShiftLearner):
             mask,
         )
         old = model_state["mean"]
-        new = jax.lax.stop_gradient(context.mean(0))
+        # A set without a point has no context.
+        new = jax.lax.stop_gradient(mean_context(context, mask.any(-1)))
         model_state = {
             "network": stats,
             "context": context_stats,

@@ -177,4 +177,8 @@ class ArmLl(ShiftLearner):
         sets = (query.inputs, query.targets, query.mask)
         losses, logits, stats = jax.vmap(one_set)(*sets)
         stats = jax.tree.map(lambda s: s / len(losses), sum_first_axis(stats))
-        return losses.mean(), (measured(logits, query.targets, query.mask), stats)
+        # A set without a point has no loss.
+        return mean_loss(losses, query.mask.any(-1)), (
+            measured(logits, query.targets, query.mask),
+            stats,
+        )

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import optax
 
+from jaxmeta.core.aggregate import mean_over_tasks, sum_over_tasks
 from jaxmeta.core.experiment import Evaluation, Experiment, Optimizer
 from jaxmeta.core.parallel import Parallel
 from jaxmeta.core.transfer import Transfer
@@ -31,6 +32,21 @@ from jaxmeta.shift.fed_avg import LocalSgd
 from jaxmeta.shift.learner import ShiftLearner
 from jaxmeta.shift.mmd import Mmd
 from jaxmeta.surgery import GroupDRO, q_fedavg
+
+
+def decayed_sgd(learning_rate: float) -> optax.GradientTransformation:
+    """SGD with momentum .9 and weight decay 1e-4 added to the gradient (coupled).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx, params = decayed_sgd(1.0), jnp.ones(1)
+      >>> updates, _ = tx.update(jnp.zeros(1), tx.init(params), params)
+      >>> print(updates)
+      [-1.e-04]
+    """
+    return optax.chain(
+        optax.add_decayed_weights(1e-4), optax.sgd(learning_rate, momentum=0.9)
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -195,7 +211,13 @@ class Protocol:
         transform = self.transform
         if row == "DANN":
             transform = functools.partial(alternating, transform=transform)
-        return Optimizer(transform=transform, learning_rate=self.learning_rate)
+        # The authors add the losses of ARM-LL's groups, and average all others.
+        total = row.startswith("ARM-LL")
+        return Optimizer(
+            aggregator=sum_over_tasks if total else mean_over_tasks,
+            transform=transform,
+            learning_rate=self.learning_rate,
+        )
 
     def adapted(self, row: str, adapter: Adapter, seed: int) -> Transfer:
         """What a method trained, with test-time adaptation.

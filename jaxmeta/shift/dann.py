@@ -6,6 +6,7 @@ alternating updates of Zhang et al., Adaptive Risk Minimization (arXiv 2007.0293
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -28,7 +29,7 @@ class Dann(Unadapted):
     Predictions are those of ERM.
 
     Raises:
-      ValueError: for a `num_groups` below 2.
+      ValueError: for a `num_groups` below 2, or a weight that is negative.
 
     Example:
       >>> from jaxmeta.networks.convnet import ConvNet
@@ -47,6 +48,9 @@ class Dann(Unadapted):
     def __post_init__(self):
         if self.num_groups < 2:
             raise ValueError(f"num_groups must be >= 2, got {self.num_groups}.")
+        weight = self.adversary_weight
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"adversary_weight must be >= 0 and finite, got {weight}.")
 
     @functools.cached_property
     def _discriminator(self) -> MLP:

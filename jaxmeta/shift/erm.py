@@ -1,8 +1,8 @@
 """Empirical risk minimisation, and its forms that weigh groups.
 
-With a weighting of `surgery` the same class is up-weighting, group DRO (Sagawa et al.,
-arXiv 1911.08731, algorithm 1) or q-FFL (Li et al., arXiv 1905.10497, equation 2). The
-groups are those of the batch's points: one mixed batch is one task, so that batch
+With a weighting of `surgery` the same class is group DRO (Sagawa et al., arXiv
+1911.08731, algorithm 1) or q-FFL (Li et al., arXiv 1905.10497, equation 2); with the
+sampler `point_balanced` it is up-weighting. The groups are those of the batch's points: one mixed batch is one task, so that batch
 normalisation sees all of them, as published. With a network that does not normalise
 over the batch the groups can be tasks, and the weighting an aggregator between them.
 """
@@ -17,6 +17,7 @@ from jaxmeta.core.types import Array
 from jaxmeta.networks.norm import TRAINING
 from jaxmeta.shift.learner import flat, mean_loss, measured, point_losses
 from jaxmeta.shift.unadapted import Unadapted
+from jaxmeta.surgery.upweighting import UpWeighting
 from jaxmeta.surgery.weighting import Tasks, Weighting
 
 
@@ -30,7 +31,8 @@ class Erm(Unadapted):
     of group g, 0 where there is none, and w is what the weighting makes of all `L_g`.
 
     Raises:
-      ValueError: for a weighting that looks at gradients, or one without `num_groups`.
+      ValueError: for a weighting that looks at gradients or at sizes, or one without
+        `num_groups`.
 
     Example:
       >>> from jaxmeta.networks.convnet import ConvNet
@@ -54,6 +56,16 @@ class Erm(Unadapted):
             raise ValueError(
                 f"{type(self.weighting).__name__} looks at gradients of tasks; pass it "
                 "as the aggregator, with groups as tasks."
+            )
+        if isinstance(self.weighting, UpWeighting):
+            raise ValueError(
+                "UpWeighting counts the points of a group, and every group has one "
+                'loss here; give the source sampler="point_balanced" instead.'
+            )
+        if self.num_groups < 2:
+            raise ValueError(
+                "with a weighting num_groups must be >= 2, the groups of the training "
+                f"data, got {self.num_groups}."
             )
         known = self.weighting.num_tasks
         if known is not None and known != self.num_groups:

@@ -70,8 +70,11 @@ class LocalSgd(Learner):
         return self.learner.evaluate(params, model_state, task, key)
 
     def loss(self, params, model_state, task: Task, key):
-        loss, (metrics, model_state) = self.learner.loss(params, model_state, task, key)
-        moved = self._train(params, model_state, task, key)
+        loss_key, train_key = jax.random.split(key)
+        loss, (metrics, model_state) = self.learner.loss(
+            params, model_state, task, loss_key
+        )
+        moved = self._train(params, model_state, task, train_key)
         sent = jax.tree.map(lambda w, v: (w - v) / self.rate, params, moved)
         sent = jax.lax.stop_gradient(sent)
         # A function whose value is the loss and whose gradient is what is sent.

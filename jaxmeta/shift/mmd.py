@@ -20,7 +20,12 @@ from jaxmeta.shift.unadapted import Unadapted
 GAMMAS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
-def mmd_squared(x: Float[Array, "n f"], y: Float[Array, "m f"]) -> Scalar:
+def mmd_squared(
+    x: Float[Array, "n f"],
+    y: Float[Array, "m f"],
+    x_mask: Array | None = None,
+    y_mask: Array | None = None,
+) -> Scalar:
     """The biased estimate of MMD^2 with a sum of Gaussian kernels.
 
     `mean k(x, x') + mean k(y, y') - 2 mean k(x, y)`,
@@ -29,6 +34,8 @@ def mmd_squared(x: Float[Array, "n f"], y: Float[Array, "m f"]) -> Scalar:
     Args:
       x: `[n, f]`.
       y: `[m, f]`.
+      x_mask: `[n]` False for padding.
+      y_mask: `[m]` the same of y.
 
     Example:
       >>> x = jnp.array([[0.0], [1.0]])
@@ -40,15 +47,20 @@ def mmd_squared(x: Float[Array, "n f"], y: Float[Array, "m f"]) -> Scalar:
         squares = jnp.square(a[:, None] - b[None, :]).sum(-1)
         return sum(jnp.exp(-gamma * squares) for gamma in GAMMAS)
 
-    return jnp.mean(kernel(x, x)) + jnp.mean(kernel(y, y)) - 2 * jnp.mean(kernel(x, y))
+    def share(points, mask):
+        mask = jnp.ones(len(points)) if mask is None else mask
+        return mask / jnp.maximum(mask.sum(), 1)
+
+    p, q = share(x, x_mask), share(y, y_mask)
+    return p @ kernel(x, x) @ p + q @ kernel(y, y) @ q - 2 * p @ kernel(x, y) @ q
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mmd(Unadapted):
     """`mean loss + penalty * mean over pairs of sets of MMD^2(features, features)`.
 
-    The sets of a task must be of one group each: sampler `group`. They are taken to be
-    whole; padding is not looked for. Predictions are those of ERM.
+    The sets of a task must be of one group each: sampler `group`. Predictions are those
+    of ERM.
 
     Raises:
       ValueError: for a penalty that is negative or not finite; when traced, for a task
@@ -81,7 +93,10 @@ class Mmd(Unadapted):
         )
         features = outputs.features.reshape(num_sets, -1, outputs.features.shape[-1])
         first, second = jnp.triu_indices(num_sets, k=1)
-        apart = jax.vmap(mmd_squared)(features[first], features[second]).mean()
+        mask = task.query.mask
+        apart = jax.vmap(mmd_squared)(
+            features[first], features[second], mask[first], mask[second]
+        ).mean()
         losses = point_losses(outputs, points.targets, points.mask)
         loss = mean_loss(losses, points.mask) + self.penalty * apart
         metrics = measured(outputs.logits, points.targets, points.mask)

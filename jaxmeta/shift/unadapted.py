@@ -36,8 +36,7 @@ class Unadapted(ShiftLearner):
         return self.forward(params, model_state, inputs, None, STORED)[0].logits
 
     def answer(self, params, model_state, inputs, mask):
-        del mask
-        return self.predict(params, model_state, (), inputs)
+        return self.forward(params, model_state, inputs, mask, STORED)[0].logits
 
     def remember(self, params, model_state):
         del params, model_state
