@@ -124,10 +124,11 @@ def _check_classes(experiment: Experiment, task: Task, shapes: tuple) -> None:
         return
     num_groups = len(source.sizes("train"))
     weighs = isinstance(learner, Erm) and learner.weighting is not None
-    if (isinstance(learner, Dann) or weighs) and learner.num_groups != num_groups:
+    known = learner.num_groups if isinstance(learner, Dann | Erm) else num_groups
+    if known != num_groups and (weighs or isinstance(learner, Dann)):
         raise ValueError(
             f"learner.num_groups must be {num_groups}, the groups of the source's "
-            f"training data, got {learner.num_groups}."
+            f"training data, got {known}."
         )
     answer = lambda params, model_state, query: learner.answer(
         params, model_state, query.inputs[0], query.mask[0]

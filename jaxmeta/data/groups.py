@@ -313,8 +313,11 @@ class ArrayGroups(GroupSource):
     held_out: tuple[tuple, tuple]
 
     # Arrays are not compared: every object has data of its own.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     @property
     def num_classes(self) -> int:

@@ -146,14 +146,11 @@ def _protocol_text(protocol: Protocol, row: str) -> str:
             f"clients x {protocol.client_sets} batches, SGD {protocol.client_rate:g}"
         )
     groups, points = protocol.groups_per_step, protocol.source.points_per_set
-    adapts = row in (*ARM, "MMD")
-    size = (
-        f"{groups} groups x {points}" if adapts else f"{groups * points} mixed points"
-    )
+    adapts, mixed = row in (*ARM, "MMD"), f"{groups * points} mixed points"
+    size = f"{groups} groups x {points}" if adapts else mixed
     network = getattr(protocol.network, "__name__", f"width {protocol.width}")
-    return (
-        f"{steps:,} steps of {size}, {optimizer} {protocol.learning_rate:g}, {network}"
-    )
+    step = f"{optimizer} {protocol.learning_rate:g}"
+    return f"{steps:,} steps of {size}, {step}, {network}"
 
 
 def findings(runs: Runs) -> list[str]:

@@ -158,6 +158,9 @@ class ArmLl(ShiftLearner):
 
     def answer(self, params, model_state, inputs, mask):
         check_support(len(inputs), self.min_support)
+        # Padding may hold nan, of which no gradient is finite.
+        there = mask.reshape(mask.shape + (1,) * (inputs.ndim - 1))
+        inputs = jnp.where(there, inputs, 0.0)
         moved = self._step_down(params, model_state, inputs, mask)
         outputs, _ = self.forward(moved, model_state, inputs, mask, OWN)
         still, _ = self.forward(params, model_state, inputs, mask, STORED)
@@ -178,7 +181,5 @@ class ArmLl(ShiftLearner):
         losses, logits, stats = jax.vmap(one_set)(*sets)
         stats = jax.tree.map(lambda s: s / len(losses), sum_first_axis(stats))
         # A set without a point has no loss.
-        return mean_loss(losses, query.mask.any(-1)), (
-            measured(logits, query.targets, query.mask),
-            stats,
-        )
+        loss = mean_loss(losses, query.mask.any(-1))
+        return loss, (measured(logits, query.targets, query.mask), stats)

@@ -2,9 +2,10 @@
 
 With a weighting of `surgery` the same class is group DRO (Sagawa et al., arXiv
 1911.08731, algorithm 1) or q-FFL (Li et al., arXiv 1905.10497, equation 2); with the
-sampler `point_balanced` it is up-weighting. The groups are those of the batch's points: one mixed batch is one task, so that batch
-normalisation sees all of them, as published. With a network that does not normalise
-over the batch the groups can be tasks, and the weighting an aggregator between them.
+sampler `point_balanced` it is up-weighting. The groups are those of the batch's points:
+one mixed batch is one task, so that batch normalisation sees all of them, as published.
+With a network that does not normalise over the batch the groups can be tasks, and the
+weighting an aggregator between them.
 """
 
 import dataclasses
