@@ -1,6 +1,6 @@
 """ARM-BN on turned digits: normalise with the statistics of the group, always."""
 
-from jaxmeta import Experiment, Optimizer
+from jaxmeta import Experiment, Optimizer, Parallel
 from jaxmeta.core.experiment import Checkpointing, Evaluation
 from jaxmeta.data.digit_groups import RotatedDigits
 from jaxmeta.networks.convnet import ConvNet
@@ -17,6 +17,8 @@ def get_config() -> Experiment:
         learner=ArmBn(network=ConvNet(num_classes=10, width=8)),
         source=source,
         optimizer=Optimizer(learning_rate=3e-3),
+        # One batch of all groups is one task.
+        parallel=Parallel(backend="vmap"),
         evaluation=Evaluation(
             every=40,
             num_validation_tasks=source.num_slots("validation"),
