@@ -27,6 +27,8 @@ class Statistics:
       keep: `[]` share of the batch's own statistics in those that are stored next.
       pooled: whether two variances mix as those of the united set of points, the
         distance of their means included, or plainly, as running averages do.
+      sets: of how many sets of one size, one after the other, the batch consists. Each
+        has its own statistics, and their mean is what is stored.
 
     Example:
       >>> Statistics(use=1.0, keep=0.1) == TRAINING
@@ -36,6 +38,7 @@ class Statistics:
     use: float | Float[Array, ""]
     keep: float | Float[Array, ""]
     pooled: bool = struct.field(pytree_node=False, default=False)
+    sets: int = struct.field(pytree_node=False, default=1)
 
 
 TRAINING = Statistics(use=1.0, keep=0.1)
@@ -124,22 +127,35 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         mean = self.variable(STATS, "mean", jnp.zeros, shape)
         var = self.variable(STATS, "var", jnp.ones, shape)
-        if mask is not None:  # a masked row may hold anything, nan included
-            x = jnp.where(_rows(mask, x), x, 0.0)
+        split = lambda leaf: leaf.reshape((statistics.sets, -1, *leaf.shape[1:]))
         stored = (mean.value, var.value)
-        *batch, seen = _moments(x, mask)
-        batch = (batch[0], batch[1])
-        # Of a batch without a point nothing is known.
-        share = lambda part: jnp.where(seen, part, 0.0)
-        used = mix(stored, batch, share(statistics.use), pooled=statistics.pooled)
+        normalised, kept = jax.vmap(
+            lambda x, mask: _normalise(x, mask, stored, statistics, self.epsilon)
+        )(split(x), None if mask is None else split(mask))
+        along = lambda v: v.reshape((1,) * (x.ndim - 1) + shape)
         if self.is_mutable_collection(STATS) and not self.is_initializing():
-            kept = jax.lax.stop_gradient(batch)
-            mean.value, var.value = mix(
-                stored, kept, share(statistics.keep), pooled=statistics.pooled
-            )
-        factor = scale * jax.lax.rsqrt(used[1] + self.epsilon)
-        along = lambda v: v.reshape((1,) * (x.ndim - 1) + v.shape)
-        return (x - along(used[0])) * along(factor) + along(bias)
+            mean.value, var.value = (leaf.mean(0) for leaf in kept)
+        return normalised.reshape(x.shape) * along(scale) + along(bias)
+
+
+def _normalise(
+    x: Array,
+    mask: Array | None,
+    stored: tuple[Array, Array],
+    statistics: Statistics,
+    epsilon: float,
+) -> tuple[Array, tuple[Array, Array]]:
+    """One set with mean 0 and variance 1 by what it uses, and what it keeps."""
+    if mask is not None:  # a masked row may hold anything, nan included
+        x = jnp.where(_rows(mask, x), x, 0.0)
+    mean, var, seen = _moments(x, mask)
+    # Of a batch without a point nothing is known.
+    use, keep = (jnp.where(seen, s, 0.0) for s in (statistics.use, statistics.keep))
+    used = mix(stored, (mean, var), use, pooled=statistics.pooled)
+    own = jax.lax.stop_gradient((mean, var))
+    kept = mix(stored, own, keep, pooled=statistics.pooled)
+    along = lambda v: v.reshape((1,) * (x.ndim - 1) + v.shape)
+    return (x - along(used[0])) * along(jax.lax.rsqrt(used[1] + epsilon)), kept
 
 
 def _rows(mask: Array, x: Array) -> Array:

@@ -170,24 +170,24 @@ class ArmCml(ShiftLearner):
     def loss(self, params, model_state, task: Task, key):
         del key
         inputs, mask = task.query.inputs, task.query.mask
-        over_sets = self._over_sets if self.norm_stats == "set" else self._over_batch
-        contexts, context_stats = over_sets(
-            lambda *args: self.read(params, model_state, *args), inputs, mask
+        # One batch that may know its sets, for the reason that ArmBn gives.
+        sets = len(mask) if self.norm_stats == "set" else 1
+        statistics = dataclasses.replace(TRAINING, sets=sets)
+        merge = lambda leaf: leaf.reshape((-1, *leaf.shape[2:]))
+        split = lambda leaf: leaf.reshape((*mask.shape, *leaf.shape[1:]))
+        contexts, context_stats = self.read(
+            params, model_state, merge(inputs), merge(mask), statistics
         )
-        context = jax.vmap(mean_context)(contexts, mask)
-        together = jax.vmap(append)(inputs, context)
-        outputs, stats = over_sets(
-            lambda x, mask, statistics: run(
-                self.network,
-                params["network"],
-                model_state["network"],
-                x,
-                statistics,
-                mask,
-            ),
-            together,
-            mask,
+        context = jax.vmap(mean_context)(split(contexts), mask)
+        outputs, stats = run(
+            self.network,
+            params["network"],
+            model_state["network"],
+            merge(jax.vmap(append)(inputs, context)),
+            statistics,
+            merge(mask),
         )
+        outputs = jax.tree.map(split, outputs)
         old = model_state["mean"]
         # A set without a point has no context.
         new = jax.lax.stop_gradient(mean_context(context, mask.any(-1)))
@@ -199,20 +199,6 @@ class ArmCml(ShiftLearner):
         losses = point_losses(outputs, task.query.targets, mask)
         metrics = measured(outputs.logits, task.query.targets, mask)
         return mean_loss(losses, mask), (metrics, model_state)
-
-    @staticmethod
-    def _over_sets(fn, inputs, mask):
-        """`fn` on every set alone; statistics are averaged."""
-        found, stats = jax.vmap(lambda x, m: fn(x, m, TRAINING))(inputs, mask)
-        return found, jax.tree.map(lambda leaf: leaf.mean(0), stats)
-
-    @staticmethod
-    def _over_batch(fn, inputs, mask):
-        """`fn` on all sets at once, which then share statistics."""
-        merged = inputs.reshape((-1, *inputs.shape[2:]))
-        found, stats = fn(merged, mask.reshape(-1), TRAINING)
-        split = lambda leaf: leaf.reshape((*mask.shape, *leaf.shape[1:]))
-        return jax.tree.map(split, found), stats
 
 
 def append(inputs: Array, context: Array) -> Array:

@@ -41,8 +41,8 @@ def decayed_sgd(learning_rate: float) -> optax.GradientTransformation:
       >>> import jax.numpy as jnp
       >>> tx, params = decayed_sgd(1.0), jnp.ones(1)
       >>> updates, _ = tx.update(jnp.zeros(1), tx.init(params), params)
-      >>> print(updates)
-      [-1.e-04]
+      >>> f"{updates.item():.0e}"
+      '-1e-04'
     """
     return optax.chain(
         optax.add_decayed_weights(1e-4), optax.sgd(learning_rate, momentum=0.9)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,6 +87,21 @@ def test_initial_statistics_are_not_those_of_the_example():
     stats = variables["batch_stats"]
     np.testing.assert_array_equal(stats["mean"], [0.0, 0.0, 0.0])
     np.testing.assert_array_equal(stats["var"], [1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_batch_of_sets_is_the_sets_one_by_one(pooled):
+    x = jax.random.normal(KEYS[4], (6, 4, 4, 3)) + jnp.arange(6.0)[:, None, None, None]
+    mask = jnp.array([True, True, False, True, False, False])
+    statistics = Statistics(use=0.7, keep=0.4, pooled=pooled)
+    apart = [
+        norm(x[i : i + 2], statistics, mask[i : i + 2]) for i in range(0, len(x), 2)
+    ]
+    y, after = norm(x, dataclasses.replace(statistics, sets=3), mask)
+    np.testing.assert_allclose(y, np.concatenate([one for one, _ in apart]), rtol=1e-5)
+    for name in ("mean", "var"):
+        mean = np.mean([kept[name] for _, kept in apart], axis=0)
+        np.testing.assert_allclose(after[name], mean, rtol=1e-5)
 
 
 def test_epsilon_is_that_of_torch():
