@@ -30,6 +30,10 @@ FILE = "cifar10_subset.npz"
 """The file in the data directory: `x_train_dd`, `y_train` and the same of the test
 part. The images are kept as second differences; see `_from_differences`."""
 
+_OTHERWISE = (
+    "run again with --download, which has TFDS fetch CIFAR-10, or name a directory of "
+    "its images with --source.path"
+)
 _SIDE, _NUM_CLASSES = 32, 10
 # Of every so many training images one validates: of the file's 6,000, and of all.
 _HELD_OUT_OF_FILE, _HELD_OUT = 6, 10
@@ -121,7 +125,7 @@ class Cifar10C(CorruptedImages):
             source.downloads_allowed() or source.tfds_prepared("cifar10")
         ):
             return "tfds"
-        _file()
+        source.needed_file(FILE, otherwise=_OTHERWISE)
         return "npz"
 
     @property
@@ -142,24 +146,8 @@ class Cifar10C(CorruptedImages):
         return {"train": train, "validation": validation, "test": test}
 
 
-@source.settle.register
-def _(images: Cifar10C) -> Cifar10C:
-    return dataclasses.replace(images, origin=images.origin_used)
-
-
-def _file() -> Path:
-    path = source.find_file(FILE)
-    if path is None:
-        raise DataError(
-            f"{FILE}: not found; set JAXMETA_DATA_DIR or --data-dir to the directory "
-            "that holds it, or run again with --download, which has TFDS fetch "
-            "CIFAR-10, or name a directory of its images with --source.path."
-        )
-    return path
-
-
 def _from_npz() -> list[LabelledImages]:
-    path = _file()
+    path = source.needed_file(FILE, otherwise=_OTHERWISE)
     keys = {"x_train_dd": (4, "u"), "y_train": (1, "u"), "x_test_dd": (4, "u")}
     file = source.load_npz(path, {**keys, "y_test": (1, "u")})
     parts = []

@@ -23,8 +23,8 @@ from jaxmeta.core.types import Array, Float, Int, PRNGKey, Split
 from jaxmeta.data import source
 from jaxmeta.data.digits import FORM_STARTS, digits_by_form
 from jaxmeta.data.episodes import SPLITS
-from jaxmeta.data.mnist import FILE, load_mnist, mnist_file
-from jaxmeta.data.source import DataError, find_file
+from jaxmeta.data.mnist import FILE, load_mnist
+from jaxmeta.data.source import DataError, find_file, needed_file
 
 Origin: TypeAlias = Literal["auto", "npz", "digits"]
 
@@ -95,7 +95,9 @@ class DigitTasks(DeviceSource):
         """All images by split."""
         if settled(self.origin) == "digits":
             return _digits()
-        return _mnist(mnist_file(instead="--source.origin digits"))
+        return _mnist(
+            needed_file(FILE, otherwise="use scikit-learn's: --source.origin digits")
+        )
 
     def size(self, split: Split) -> int:
         """How many images a split has; `num_tasks * size / num_examples` slots."""

@@ -169,6 +169,8 @@ def _json_parts(path: Path) -> Iterator[Part]:
     with path.open(encoding="utf-8") as file:
         content = json.load(file)
     users, sizes, drawn = _need(path, content, "users", "num_samples", "user_data")
+    if not all(isinstance(writer, str) for writer in users):
+        raise DataError(f"{path}: users must be names; copy the file again.")
     for writer, size in zip(users, sizes, strict=True):
         x, y = _need(path, *_need(path, drawn, writer), "x", "y")
         pixels, labels = np.array(x, np.float32), np.array(y)

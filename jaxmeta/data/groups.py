@@ -32,7 +32,7 @@ group: points of one group; every group is equally likely.
 group_by_size: points of one group; a group is as likely as it is large.
 client: all sets of a task are of one group, with each of its points once, as far as
   they fit in; every group is equally likely.
-point: any points (the plain shuffle).
+point: any points, drawn anew every time (the plain shuffle, but with replacement).
 point_balanced: any points, each of an equally likely group (up-weighting).
 """
 

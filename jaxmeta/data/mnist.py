@@ -36,35 +36,6 @@ class Mnist(NamedTuple):
     test_labels: np.ndarray
 
 
-def mnist_file(*, instead: str) -> Path:
-    """The path of `FILE` in the data directory.
-
-    Args:
-      instead: how to have scikit-learn's digits, for the message.
-
-    Raises:
-      DataError: if it is not there.
-
-    Example:
-      >>> import os
-      >>> saved = os.environ.pop("JAXMETA_DATA_DIR", None)
-      >>> try:
-      ...     mnist_file(instead="RotatedDigits")
-      ... except DataError as error:
-      ...     print(str(error)[:29])
-      mnist_writers.npz: not found;
-      >>> if saved is not None:
-      ...     os.environ["JAXMETA_DATA_DIR"] = saved
-    """
-    path = source.find_file(FILE)
-    if path is None:
-        raise DataError(
-            f"{FILE}: not found; set JAXMETA_DATA_DIR or --data-dir to the directory "
-            f"that holds it, or use scikit-learn's digits: {instead}."
-        )
-    return path
-
-
 def load_mnist(path: Path, *, least_train: int = 1) -> Mnist:
     """Reads the images and labels of `FILE`, checked.
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from jaxmeta.core.types import Split
 from jaxmeta.data.groups import ArrayGroups, Groups, GroupSource
-from jaxmeta.data.mnist import NUM_CLASSES, load_mnist, mnist_file
-from jaxmeta.data.source import DataError, load_npz
+from jaxmeta.data.mnist import FILE, NUM_CLASSES, load_mnist
+from jaxmeta.data.source import DataError, load_npz, needed_file
 from jaxmeta.data.writers import split_writers
 
 MOST_WRITERS = 10_000
 """More would be a slip of the keyboard."""
 
-_INSTEAD = "the source FormDigits"
+_OTHERWISE = "use the source FormDigits"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class MnistWriters(GroupSource):
         )
 
     def groups(self) -> dict[Split, Groups]:
-        path = mnist_file(instead=_INSTEAD)
+        path = needed_file(FILE, otherwise=_OTHERWISE)
         mnist, writers = load_mnist(path), self.writers()
         if len(mnist.train_labels) != len(self._writer_of_each_digit):
             raise DataError(
@@ -94,5 +94,5 @@ class MnistWriters(GroupSource):
 
     @functools.cached_property
     def _writer_of_each_digit(self) -> np.ndarray:
-        path = mnist_file(instead=_INSTEAD)
+        path = needed_file(FILE, otherwise=_OTHERWISE)
         return load_npz(path, {"writer_train": (1, "u")})["writer_train"]

@@ -17,7 +17,7 @@ from jaxmeta.core.types import Split
 from jaxmeta.data import source
 from jaxmeta.data.groups import Groups, GroupSource, group_points
 from jaxmeta.data.image_folder import LabelledImages
-from jaxmeta.data.mnist import FILE, NUM_CLASSES, Mnist, load_mnist, mnist_file
+from jaxmeta.data.mnist import FILE, NUM_CLASSES, Mnist, load_mnist
 from jaxmeta.data.source import DataError
 
 Origin: TypeAlias = Literal["auto", "npz", "tfds"]
@@ -32,7 +32,7 @@ _DEGREES_APART = 10
 # Of every 500 training images, how many each angle shows.
 _SHARES = (70,) * 3 + (20,) * 3 + (6,) * 3 + (3,) * 3 + (1,) * 2
 _NUM_TRAIN, _NUM_ALL, _NUM_TEST = 54_000, 60_000, 10_000
-_INSTEAD = "the source RotatedDigits"
+_OTHERWISE = "use the source RotatedDigits"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class RotatedMnist(GroupSource):
             source.downloads_allowed() or source.tfds_prepared("mnist")
         ):
             return "tfds"
-        mnist_file(instead=_INSTEAD)
+        source.needed_file(FILE, otherwise=_OTHERWISE)
         return "npz"
 
     def groups(self) -> dict[Split, Groups]:
@@ -120,14 +120,9 @@ class RotatedMnist(GroupSource):
         )
 
 
-@source.settle.register
-def _(rotated: RotatedMnist) -> RotatedMnist:
-    return dataclasses.replace(rotated, origin=rotated.origin_used)
-
-
 def _read(origin: Literal["npz", "tfds"]) -> Mnist:
     if origin == "npz":
-        where = mnist_file(instead=_INSTEAD)
+        where = source.needed_file(FILE, otherwise=_OTHERWISE)
         mnist = load_mnist(where)
     else:
         where, mnist = "TFDS data set 'mnist'", _from_tfds()

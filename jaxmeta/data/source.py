@@ -6,6 +6,7 @@ line sets them from `--data-dir` and `--download`. Files are treated as untruste
 nothing in them is executed, and a damaged one ends in one line that says what to do.
 """
 
+import dataclasses
 import functools
 import math
 import os
@@ -92,8 +93,8 @@ def downloads_allowed() -> bool:
 def settle(source: TaskSource) -> TaskSource:
     """The source with everything decided that depends on what this machine has.
 
-    What a run records must say which data it saw. Sources that choose between several
-    origins register an implementation here.
+    What a run records must say which data it saw. A source with an `origin` and an
+    `origin_used` is settled on the latter; others register an implementation here.
 
     Args:
       source: any source.
@@ -106,7 +107,9 @@ def settle(source: TaskSource) -> TaskSource:
       >>> settle(Digits(queries=5)) == Digits(queries=5)
       True
     """
-    return source
+    used = getattr(source, "origin_used", None)
+    chosen: Any = source
+    return source if used is None else dataclasses.replace(chosen, origin=used)
 
 
 def find_file(name: str) -> Path | None:
@@ -125,6 +128,32 @@ def find_file(name: str) -> Path | None:
     directory = data_dir()
     path = directory / name if directory else None
     return path if path and path.is_file() else None
+
+
+def needed_file(name: str, *, otherwise: str) -> Path:
+    """The path of a file that must be in `data_dir()`.
+
+    Args:
+      name: the file's name.
+      otherwise: what to do without it, for the message.
+
+    Raises:
+      DataError: if it is not there, or `JAXMETA_DATA_DIR` is none.
+
+    Example:
+      >>> try:
+      ...     needed_file("no_such_data_set.npz", otherwise="use digits")
+      ... except DataError as error:
+      ...     print(str(error)[:32], str(error)[-15:])
+      no_such_data_set.npz: not found; or use digits.
+    """
+    path = find_file(name)
+    if path is None:
+        raise DataError(
+            f"{name}: not found; set {_DATA_DIR} or --data-dir to the directory that "
+            f"holds it, or {otherwise}."
+        )
+    return path
 
 
 def load_npz(
@@ -235,7 +264,7 @@ def tfds_prepared(name: str) -> bool:
     without importing TFDS, which takes seconds.
 
     Args:
-      name: the name of the data set in TFDS, without configuration or version.
+      name: of the data set in TFDS, `set` or `set/configuration`, without version.
 
     Example:
       >>> tfds_prepared("no_such_data_set")
@@ -253,7 +282,7 @@ def load_tfds(name: str, split: str) -> Iterator[dict[str, Any]]:
     without a network TFDS would try for minutes.
 
     Args:
-      name: the name of the data set in TFDS, without configuration or version.
+      name: of the data set in TFDS, `set` or `set/configuration`, without version.
       split: its split, such as `"train"`.
 
     Returns:

@@ -37,6 +37,7 @@ FILE = "tinyimagenet_subset.npz"
 `offsets_train`, where each begins and where the last ends, `y_train`, their classes,
 and the same of `val`."""
 
+_OTHERWISE = "name the unpacked tiny-imagenet-200 with --source.path"
 _SIDE, _NUM_CLASSES = 64, 200
 # Of every so many training images one validates.
 _HELD_OUT = 5
@@ -124,7 +125,7 @@ class TinyImageNetC(CorruptedImages):
             return self.origin
         if self.path is not None:
             return "directory"
-        _file()
+        source.needed_file(FILE, otherwise=_OTHERWISE)
         return "npz"
 
     @property
@@ -137,30 +138,15 @@ class TinyImageNetC(CorruptedImages):
 
     def pools(self) -> dict[Split, LabelledImages | Iterable[LabelledImages]]:
         if self.origin_used == "npz":
-            where, (train, test) = str(_file()), _from_npz()
+            where, (train, test) = FILE, _from_npz()
         else:
             where, (train, test) = self.path or "", _from_directory(self.path or "")
         train, validation = hold_out(train, _HELD_OUT, where=where)
         return {"train": train, "validation": validation, "test": test}
 
 
-@source.settle.register
-def _(images: TinyImageNetC) -> TinyImageNetC:
-    return dataclasses.replace(images, origin=images.origin_used)
-
-
-def _file() -> Path:
-    path = source.find_file(FILE)
-    if path is None:
-        raise DataError(
-            f"{FILE}: not found; set JAXMETA_DATA_DIR or --data-dir to the directory "
-            "that holds it, or name the unpacked tiny-imagenet-200 with --source.path."
-        )
-    return path
-
-
 def _from_npz() -> list[LabelledImages]:
-    path, found = _file(), []
+    path, found = source.needed_file(FILE, otherwise=_OTHERWISE), []
     for part in ("train", "val"):
         names = [f"jpeg_{part}", f"offsets_{part}", f"y_{part}"]
         file = source.load_npz(path, dict.fromkeys(names, (1, "u")))

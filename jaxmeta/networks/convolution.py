@@ -92,8 +92,10 @@ def _correlate(crop: int, side: int, x: Array, y: Array) -> Array:
         ((edge, edge), (edge, edge)),
         dimension_numbers=("CHWN", "IHWO", "HWNC"),
     )
-    starts = range(0, max(1, len(x)), _IMAGES)
-    return sum(part(x[i : i + _IMAGES], y[i : i + _IMAGES]) for i in starts)
+    kernel = part(x[:_IMAGES], y[:_IMAGES])
+    for i in range(_IMAGES, len(x), _IMAGES):
+        kernel += part(x[i : i + _IMAGES], y[i : i + _IMAGES])
+    return kernel
 
 
 def _same(x: Array, kernel: Array) -> Array:

@@ -75,6 +75,7 @@ def arm_table(
     published: Published | None = None,
     source: str = PAPER,
     corruptions: bool = False,
+    aims: tuple[float, float] | None = None,
 ) -> Table:
     """A table of accuracies: a row a method, three columns.
 
@@ -87,6 +88,8 @@ def arm_table(
       published: figures to put beside.
       source: where they are from.
       corruptions: whether the groups are corruptions and severities, for the heat map.
+      aims: by how many points the ARM row that validation chooses is to beat ERM in the
+        worst group and on average.
     """
     published, cells = published or {}, []
     for row in rows:
@@ -123,7 +126,7 @@ def arm_table(
             "Average is over groups, by size is over points.",
             *notes,
         ),
-        findings=findings,
+        findings=lambda runs: [*_data(runs), *findings(runs, aims)],
         figures=pictures,
     )
 
@@ -153,7 +156,7 @@ def _protocol_text(protocol: Protocol, row: str) -> str:
     return f"{steps:,} steps of {size}, {step}, {network}"
 
 
-def findings(runs: Runs) -> list[str]:
+def findings(runs: Runs, aims: tuple[float, float] | None = None) -> list[str]:
     """The ARM row that validation would choose, against ERM, over all seeds."""
     found = {}
     for (row, column), directories in runs.items():
@@ -165,11 +168,24 @@ def findings(runs: Runs) -> list[str]:
     means = {row: np.mean(scores, axis=0) for row, scores in found.items()}
     best = max(arm, key=lambda row: means[row][0])
     worst, average = (means[best] - means["ERM"])[1:] * 100
-    return [
+    said = (
         f"By validation {best} is chosen among {', '.join(arm)} (worst group "
         f"{means[best][0]:.3f}). Against ERM it is {worst:+.1f} points in the worst "
         f"test group and {average:+.1f} on average."
-    ]
+    )
+    if aims is not None:
+        verdict = "holds" if worst >= aims[0] and average >= aims[1] else "misses"
+        said += f" Asked were {aims[0]:+.1f} and {aims[1]:+.1f}: {verdict}."
+    return [said]
+
+
+def _data(runs: Runs) -> list[str]:
+    """What the first run was trained on, where its source can say."""
+    for directories in runs.values():
+        source = Run.load(directories[0]).experiment.source
+        used = getattr(source, "data_used", None)
+        return [] if used is None else [f"Data: {used}."]
+    return []
 
 
 def _scores(directory: Path) -> tuple[float, float, float]:

@@ -18,6 +18,7 @@ from jaxmeta.core.types import Array
 from jaxmeta.networks.norm import TRAINING
 from jaxmeta.shift.learner import flat, mean_loss, measured, point_losses
 from jaxmeta.shift.unadapted import Unadapted
+from jaxmeta.surgery.famo import FAMO
 from jaxmeta.surgery.upweighting import UpWeighting
 from jaxmeta.surgery.weighting import Tasks, Weighting
 
@@ -32,8 +33,8 @@ class Erm(Unadapted):
     of group g, 0 where there is none, and w is what the weighting makes of all `L_g`.
 
     Raises:
-      ValueError: for a weighting that looks at gradients or at sizes, or one without
-        `num_groups`.
+      ValueError: for a weighting that looks at gradients, at sizes or at losses after
+        the step, or one without `num_groups`.
 
     Example:
       >>> from jaxmeta.networks.convnet import ConvNet
@@ -57,6 +58,11 @@ class Erm(Unadapted):
             raise ValueError(
                 f"{type(self.weighting).__name__} looks at gradients of tasks; pass it "
                 "as the aggregator, with groups as tasks."
+            )
+        if isinstance(self.weighting, FAMO):
+            raise ValueError(
+                "FAMO looks at losses after the step, which this learner does not "
+                "have; pass it as the aggregator, with groups as tasks."
             )
         if isinstance(self.weighting, UpWeighting):
             raise ValueError(

@@ -296,7 +296,7 @@ def test_names_of_groups():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (("gaussian_nois", 1), r"Unknown corruption .*nearest is 'gaussian_noise'"),
+        (("gaussian_nois", 1), r"no corruption .*did you mean 'gaussian_noise'"),
         (("snow", 6), r"severity must be from 1 to 5, got 6"),
         (("snow", 0), r"severity must be from 1 to 5, got 0"),
     ],

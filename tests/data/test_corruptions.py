@@ -127,7 +127,7 @@ def test_no_images():
 @pytest.mark.parametrize(
     ("images", "name", "severity", "message"),
     [
-        (flat(0), "gausian_noise", 1, "nearest is 'gaussian_noise'"),
+        (flat(0), "gausian_noise", 1, "did you mean 'gaussian_noise'"),
         (flat(0), "fog", 0, "severity must be from 1 to 5, got 0"),
         (flat(0), "fog", 6, "severity must be from 1 to 5, got 6"),
         (flat(0) / 255.0, "fog", 1, "must be uint8, got float64"),

@@ -209,6 +209,7 @@ def test_any_bytes_end_in_one_line(write, tmp_path):
     [
         ([], "should hold users, num_samples, user_data together, got a list"),
         ({"users": []}, "together, got users"),
+        ({"users": [3], "num_samples": [0], "user_data": {}}, "users must be names"),
         ({"users": ["a"], "num_samples": [], "user_data": {}}, "cannot be read"),
         ({"users": ["a"], "num_samples": [1], "user_data": {}}, "should hold a togeth"),
         (

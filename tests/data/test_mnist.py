@@ -1,16 +1,8 @@
 import numpy as np
 import pytest
 
-from jaxmeta.data.mnist import load_mnist, mnist_file
+from jaxmeta.data.mnist import load_mnist
 from jaxmeta.data.source import DataError
-
-
-def test_no_file(monkeypatch, tmp_path):
-    monkeypatch.setenv("JAXMETA_DATA_DIR", str(tmp_path))
-    with pytest.raises(
-        DataError, match=r"mnist_writers.npz: not found; .*: instead\.$"
-    ):
-        mnist_file(instead="instead")
 
 
 def test_both_parts_in_order(tmp_path):

@@ -13,6 +13,7 @@ from jaxmeta.data.source import (
     find_file,
     load_npz,
     load_tfds,
+    needed_file,
     tfds_prepared,
 )
 
@@ -65,6 +66,14 @@ def test_load_npz_reads_what_is_asked_for(tmp_path, compression):
 
 def test_load_npz_ignores_other_arrays(tmp_path):
     assert set(load_npz(good(tmp_path), {"label": (1, "i")})) == {"label"}
+
+
+def test_a_needed_file_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAXMETA_DATA_DIR", str(tmp_path))
+    with pytest.raises(DataError, match=r"a.npz: not found; .*, or do without\.$"):
+        needed_file("a.npz", otherwise="do without")
+    (tmp_path / "a.npz").touch()
+    assert needed_file("a.npz", otherwise="") == tmp_path / "a.npz"
 
 
 def test_missing_file(tmp_path):

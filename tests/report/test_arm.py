@@ -72,6 +72,14 @@ def test_the_arm_row_is_chosen_by_validation(runs):
     assert "+10.0 points in the worst test group and +10.0 on average" in text
 
 
+@pytest.mark.parametrize(
+    ("aims", "verdict"), [((9.0, 9.0), "holds"), ((9.0, 11.0), "misses")]
+)
+def test_what_was_asked_for(runs, aims, verdict):
+    (text,) = findings(runs, aims)
+    assert text.endswith(f"Asked were {aims[0]:+.1f} and {aims[1]:+.1f}: {verdict}.")
+
+
 def test_without_erm_there_is_nothing_to_say(runs):
     del runs["ERM", WORST]
     assert findings(runs) == []

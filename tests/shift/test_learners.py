@@ -29,7 +29,7 @@ from sets import (
 
 from jaxmeta.shift.arm_ll import LearnedLoss, safe_norm
 from jaxmeta.shift.erm import Erm, group_losses
-from jaxmeta.surgery import MGDA, QFFL, GroupDRO, UpWeighting
+from jaxmeta.surgery import FAMO, MGDA, QFFL, GroupDRO, UpWeighting
 
 RATE = 0.1  # of ARM-LL's inner step
 
@@ -442,8 +442,9 @@ def test_weighing_leaves_predictions_alone():
         (lambda: weighed(None, 0), "num_groups must be >= 1, got 0"),
         (lambda: weighed(QFFL(), 1), "num_groups"),
         (lambda: weighed(UpWeighting(sizes=(5, 6)), 2), "point_balanced"),
+        (lambda: weighed(FAMO(num_tasks=4)), "losses after the step"),
     ],
-    ids=["gram", "num_tasks", "zero", "q-FFL of one group", "sizes"],
+    ids=["gram", "num_tasks", "zero", "q-FFL of one group", "sizes", "FAMO"],
 )
 def test_weightings_that_are_refused(make, message):
     with pytest.raises(ValueError, match=message) as error:

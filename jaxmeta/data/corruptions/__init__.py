@@ -10,11 +10,11 @@ References:
   hendrycks/robustness.
 """
 
-import difflib
 from collections.abc import Callable
 
 import numpy as np
 
+from jaxmeta.core.names import did_you_mean
 from jaxmeta.data.corruptions.blurs import (
     defocus_blur,
     gaussian_blur,
@@ -114,11 +114,8 @@ def corrupt(
 
 def _check(images: np.ndarray, name: str, severity: int) -> None:
     if name not in CORRUPTIONS:
-        close = difflib.get_close_matches(name, CORRUPTIONS, 1, cutoff=0.0)[0]
-        raise ValueError(
-            f"Unknown corruption {name!r}; the nearest is {close!r}, and all are "
-            f"{', '.join(CORRUPTIONS)}."
-        )
+        hint = did_you_mean(name, CORRUPTIONS, f"known: {', '.join(CORRUPTIONS)}.")
+        raise ValueError(f"There is no corruption {name!r}; {hint}")
     if severity not in SEVERITIES:
         raise ValueError(f"severity must be from 1 to 5, got {severity}.")
     if images.dtype != np.uint8:

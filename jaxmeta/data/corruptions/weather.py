@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxmeta.data.corruptions.blurs import smear, zoom
 from jaxmeta.data.corruptions.pixels import Images, to_bytes, to_unit
-from jaxmeta.data.source import DataError, find_file, load_npz
+from jaxmeta.data.source import DataError, load_npz, needed_file
 
 _FROST_FILE = "frost.npz"
 _NUM_TEXTURES = 5
@@ -88,6 +88,7 @@ def frost(
 
     Example:
       >>> black = np.zeros((1, 32, 32, 3), np.uint8)
+      >>> from jaxmeta.data.source import find_file
       >>> if find_file("frost.npz"):
       ...     frosted = frost(black, 1.0, 0.5, np.random.default_rng(0))
       ...     assert 0 < frosted.max() <= 127
@@ -121,17 +122,13 @@ def frost_textures(side: int) -> list[np.ndarray]:
       DataError: if the file is not in the data directory or is damaged.
 
     Example:
+      >>> from jaxmeta.data.source import find_file
       >>> if find_file("frost.npz"):
       ...     assert len(frost_textures(32)) == 5
     """
     if side not in _SCALE:
         raise ValueError(f"side must be one of {list(_SCALE)}, got {side}.")
-    path = find_file(_FROST_FILE)
-    if path is None:
-        raise DataError(
-            f"{_FROST_FILE}: not found; set JAXMETA_DATA_DIR or --data-dir to the "
-            "directory that holds it, or leave out the corruption 'frost'."
-        )
+    path = needed_file(_FROST_FILE, otherwise="leave out the corruption 'frost'")
     return list(_read_textures(path, side))
 
 
