@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxmeta.core.config import to_json
@@ -90,6 +92,7 @@ def settle_and_check(experiment: Experiment) -> Experiment:
     _check_ways(experiment, task)
     _check_heads(experiment, task, shapes[0])
     _check_classes(experiment, task, shapes)
+    _warn_of_small_sets(experiment)
     _check_step_metrics(experiment, shapes[0])
     return experiment
 
@@ -138,6 +141,22 @@ def _check_classes(experiment: Experiment, task: Task, shapes: tuple) -> None:
         raise ValueError(
             f"learner.network must have at least {source.num_classes} outputs, one a "
             f"class of the source, got {logits.shape[-1]}."
+        )
+
+
+def _warn_of_small_sets(experiment: Experiment) -> None:
+    """Says which last sets are too small to adapt to; on a device nobody could."""
+    learner, source = experiment.learner, experiment.source
+    least = getattr(learner, "min_support", 1)
+    if not (isinstance(learner, ShiftLearner) and isinstance(source, GroupSource)):
+        return
+    last = source.sizes("test") % source.points_per_set
+    if small := int(np.sum((last > 0) & (last < least))):
+        warnings.warn(
+            f"{small} of {len(last)} test groups end in a set of fewer than {least} "
+            "points (learner.min_support): statistics of the training data are used "
+            "for it.",
+            stacklevel=3,
         )
 
 

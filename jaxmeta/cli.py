@@ -323,7 +323,7 @@ def _reproduce(argv: list[str]) -> None:
         name = f"{entry.name}-quick" if options.quick else entry.name
         run_dir = options.run_dir or Path("runs") / name
         check(table, run_dir, seeds)
-    for cell in table.cells:
+    for cell in {cell.run or cell: cell for cell in table.cells}.values():
         with users_mistakes():
             experiment = cell.experiment(0)
         _check(experiment)

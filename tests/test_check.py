@@ -19,7 +19,9 @@ from jaxmeta.multitask.hard_sharing import HardSharing
 from jaxmeta.networks.conv import Conv4
 from jaxmeta.networks.convnet import ConvNet
 from jaxmeta.networks.mlp import MLP, Encoder
+from jaxmeta.networks.norm_mlp import NormMLP
 from jaxmeta.networks.patches import PatchConv
+from jaxmeta.shift.arm_bn import ArmBn
 from jaxmeta.shift.dann import Dann
 from jaxmeta.shift.erm import Erm
 
@@ -124,3 +126,13 @@ def test_groups_that_a_learner_does_not_know():
     )
     with pytest.raises(ValueError, match=r"num_groups must be 14, .* got 13"):
         settle_and_check(experiment)
+
+
+def test_last_sets_that_are_too_small_to_adapt_to():
+    source = RotatedDigits(image_size=16, points_per_set=2)
+    network = NormMLP(features=(2,), num_classes=10)
+    last = source.sizes("test") % 2
+    words = f"{last.sum()} of 14 test groups end in a set of fewer than 2"
+    with pytest.warns(UserWarning, match=words):
+        settle_and_check(Experiment(learner=ArmBn(network=network), source=source))
+    settle_and_check(Experiment(learner=Erm(network=network), source=source))

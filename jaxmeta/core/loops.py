@@ -1,9 +1,10 @@
-"""Whether a compiled loop is the fast way to repeat a computation on this machine."""
+"""Loops that are compiled where this machine runs what is in them fast."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 def loops_well(fn: Callable[..., Any], *args: Any) -> bool:
@@ -32,3 +33,32 @@ def loops_well(fn: Callable[..., Any], *args: Any) -> bool:
     if jax.default_backend() != "cpu":
         return True
     return "conv_general_dilated" not in str(jax.make_jaxpr(fn)(*args))
+
+
+def scan(fn: Callable[..., tuple[Any, Any]], carry: Any, xs: Any) -> tuple[Any, Any]:
+    """`lax.scan` over the leading axis of `xs`, unrolled where it would not loop well.
+
+    Unrolled is a Python loop here: `lax.scan(unroll=)` leaves a loop of one turn, which
+    XLA removes only after it has chosen its kernels.
+
+    Args:
+      fn: `(carry, x) -> (carry, y)`.
+      carry: the first one.
+      xs: tree of `[time, ...]`, time >= 1.
+
+    Returns:
+      The last carry, and all y as `[time, ...]`.
+
+    Example:
+      >>> carry, ys = scan(lambda c, x: (c + x, 2 * x), 0, jax.numpy.arange(3))
+      >>> int(carry), ys.tolist()
+      (3, [0, 2, 4])
+    """
+    at = lambda i: jax.tree.map(lambda leaf: leaf[i], xs)
+    if loops_well(fn, carry, at(0)):
+        return jax.lax.scan(fn, carry, xs)
+    ys = []
+    for i in range(len(jax.tree.leaves(xs)[0])):
+        carry, y = fn(carry, at(i))
+        ys.append(y)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *ys)

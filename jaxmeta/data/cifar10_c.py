@@ -30,9 +30,10 @@ FILE = "cifar10_subset.npz"
 """The file in the data directory: `x_train_dd`, `y_train` and the same of the test
 part. The images are kept as second differences; see `_from_differences`."""
 
+_DIRECTORY = "cifar10"
 _OTHERWISE = (
-    "run again with --download, which has TFDS fetch CIFAR-10, or name a directory of "
-    "its images with --source.path"
+    "put its images there, as cifar10/train/CLASS and cifar10/test/CLASS, or run again "
+    "with --download, which has TFDS fetch CIFAR-10"
 )
 _SIDE, _NUM_CLASSES = 32, 10
 # Of every so many training images one validates: of the file's 6,000, and of all.
@@ -49,9 +50,10 @@ class Cifar10C(CorruptedImages):
     validate and four test, at all five severities. A group has 1,000 images to train or
     validate on, and 3,000 to test on, as in the paper.
 
-    The clean images come from a directory `path` with `train/CLASS/*.png` and
-    `test/CLASS/*.png` if one is named; else from the file `cifar10_subset.npz` in
-    `JAXMETA_DATA_DIR`; else from TFDS where it has `cifar10` (or may download it).
+    The clean images come from a directory with `train/CLASS/*.png` and
+    `test/CLASS/*.png`, if `path` names one or `JAXMETA_DATA_DIR` holds one as
+    `cifar10`; else from the file `cifar10_subset.npz` in `JAXMETA_DATA_DIR`; else from
+    TFDS where it has `cifar10` (or may download it).
     A tenth of the training images, in the file its last sixth, is the pool to validate
     from: 45,000 train, 5,000 validate and 10,000 test, or 5,000, 1,000 and 2,000 of the
     file. Groups of a split share images, as 56 groups of 1,000 must.
@@ -96,7 +98,7 @@ class Cifar10C(CorruptedImages):
     origin: Origin = "auto"
 
     path: str | None = None
-    """The directory; for the origin `directory`."""
+    """The directory, if it is not `cifar10` in the data directory."""
 
     official_test: bool = False
     """Test on the published images, from TFDS (`cifar10_corrupted`), not on our own."""
@@ -119,7 +121,7 @@ class Cifar10C(CorruptedImages):
         """
         if self.origin != "auto":
             return self.origin
-        if self.path is not None:
+        if self.path is not None or source.find_directory(_DIRECTORY):
             return "directory"
         if not source.find_file(FILE) and (
             source.downloads_allowed() or source.tfds_prepared("cifar10")
@@ -127,6 +129,11 @@ class Cifar10C(CorruptedImages):
             return "tfds"
         source.needed_file(FILE, otherwise=_OTHERWISE)
         return "npz"
+
+    @property
+    def _root(self) -> Path:
+        found = source.find_directory(_DIRECTORY)
+        return Path(self.path or found or _DIRECTORY).expanduser()
 
     @property
     def data_used(self) -> str:
@@ -140,7 +147,7 @@ class Cifar10C(CorruptedImages):
 
     def pools(self) -> dict[Split, LabelledImages | Iterable[LabelledImages]]:
         clean = {"npz": _from_npz, "tfds": _from_tfds}.get(self.origin_used)
-        train, validation, test = clean() if clean else _from_directory(self.path or "")
+        train, validation, test = clean() if clean else _from_directory(self._root)
         if self.official_test:
             test = _published()
         return {"train": train, "validation": validation, "test": test}
@@ -189,8 +196,7 @@ def _from_tfds() -> list[LabelledImages]:
     return [*hold_out(train, _HELD_OUT, where="TFDS data set 'cifar10'"), test]
 
 
-def _from_directory(path: str) -> list[LabelledImages]:
-    root = Path(path).expanduser()
+def _from_directory(root: Path) -> list[LabelledImages]:
     classes = class_names(root / "train", _NUM_CLASSES)
     train, test = (
         read_classes(root / part, classes, _SIDE, "*.png") for part in ("train", "test")

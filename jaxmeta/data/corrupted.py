@@ -24,7 +24,7 @@ from tqdm import tqdm
 from jaxmeta.core.types import Array, Split
 from jaxmeta.data.corruptions import SEVERITIES, corrupt, frost_textures
 from jaxmeta.data.disk_cache import kept_bytes
-from jaxmeta.data.groups import Groups, GroupSource, group_points
+from jaxmeta.data.groups import Groups, GroupSource, check_classes, group_points
 from jaxmeta.data.image_folder import LabelledImages
 from jaxmeta.data.source import DataError
 
@@ -162,6 +162,9 @@ class CorruptedImages(GroupSource):
         found: dict[Split, Groups] = {}
         for split, pool in self.pools().items():
             if isinstance(pool, LabelledImages):
+                # Before hours go into corrupting them.
+                where = f"{self.data_used}, {split}"
+                check_classes(pool.labels, self.num_classes, where=where)
                 draws = [
                     self._choose(split, group, len(pool.labels))
                     for group in self.table[split]
@@ -334,16 +337,13 @@ def check_origin(origin: str, path: str | None, origins: Sequence[str]) -> None:
       origins: what there is.
 
     Raises:
-      ValueError: for an unknown origin, the origin `directory` without a path, or a
-        path that another origin would ignore.
+      ValueError: for an unknown origin, or a path that another origin would ignore.
 
     Example:
       >>> check_origin("auto", "~/data/images", ["auto", "directory"])
     """
     if origin not in origins:
         raise ValueError(f"origin must be one of {', '.join(origins)}, got {origin!r}.")
-    if origin == "directory" and path is None:
-        raise ValueError("path must name the directory for origin 'directory'.")
     if path is not None and origin not in ("auto", "directory"):
         raise ValueError(
             f"path must be None for origin {origin!r}, which does not read it, got "

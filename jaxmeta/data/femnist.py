@@ -118,10 +118,10 @@ class Femnist(GroupSource):
             path = Path(self.path).expanduser()
         if path is None or not path.exists():
             raise DataError(
-                f"{path or _DIRECTORY}: not found; name the files of FEMNIST with "
-                f"--source.path, or put them into {_DIRECTORY} in the data directory "
-                "(JAXMETA_DATA_DIR or --data-dir): unpack TensorFlow Federated's "
-                "fed_emnist.tar.bz2 there, or use the source MnistWriters."
+                f"{path or _DIRECTORY}: not found; put the files of FEMNIST "
+                f"into {_DIRECTORY} in the data directory (JAXMETA_DATA_DIR or "
+                "--data-dir): unpack TensorFlow Federated's fed_emnist.tar.bz2 there; "
+                "or use MNIST's writers (table arm-mnist-writers, source MnistWriters)."
             )
         return path
 

@@ -169,11 +169,18 @@ def _json_parts(path: Path) -> Iterator[Part]:
     with path.open(encoding="utf-8") as file:
         content = json.load(file)
     users, sizes, drawn = _need(path, content, "users", "num_samples", "user_data")
-    if not all(isinstance(writer, str) for writer in users):
-        raise DataError(f"{path}: users must be names; copy the file again.")
+    names = [writer for writer in users if isinstance(writer, str)]
+    if not len(set(names)) == len(names) == len(users):
+        raise DataError(f"{path}: users must be different names; copy the file again.")
     for writer, size in zip(users, sizes, strict=True):
         x, y = _need(path, *_need(path, drawn, writer), "x", "y")
-        pixels, labels = np.array(x, np.float32), np.array(y)
+        try:
+            pixels, labels = np.array(x, np.float32), np.array(y)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}: writer {writer!r} should have drawings of one size, as "
+                f"numbers ({error}); copy the file again."
+            ) from error
         part = _part(_drawings, path, writer, size, pixels, labels)
         # Floats are four times as large as the bytes, so they are not kept.
         found = part.load()

@@ -129,6 +129,25 @@ def group_points(
     )
 
 
+def check_classes(targets: np.ndarray, num_classes: int, *, where: str) -> None:
+    """Raises DataError for a class that is none.
+
+    Args:
+      targets: `[n]`.
+      num_classes: classes are below it.
+      where: what the points are of, for the message.
+
+    Example:
+      >>> check_classes(np.array([0, 2]), 2, where="mine")
+      Traceback (most recent call last):
+      jaxmeta.data.source.DataError: mine: classes must be below 2, got 2.
+    """
+    if targets.max() >= num_classes:
+        raise DataError(
+            f"{where}: classes must be below {num_classes}, got {targets.max()}."
+        )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GroupSource(DeviceSource):
     """Tasks made of groups; subclasses say which.
@@ -181,11 +200,8 @@ class GroupSource(DeviceSource):
         """All points by split, checked."""
         found = self._found
         for split, points in found.items():
-            if points.targets.max() >= self.num_classes:
-                raise DataError(
-                    f"{type(self).__name__}, {split}: classes must be below "
-                    f"{self.num_classes}, got {points.targets.max()}."
-                )
+            where = f"{type(self).__name__}, {split}"
+            check_classes(points.targets, self.num_classes, where=where)
         return found
 
     @functools.cached_property
@@ -321,11 +337,8 @@ class ArrayGroups(GroupSource):
 
     @property
     def num_classes(self) -> int:
-        return int(self.read()["train"].targets.max(initial=0)) + 1
-
-    def read(self) -> dict[Split, Groups]:
-        """All points by split."""
-        return self._found
+        """One more than the largest class of any split."""
+        return 1 + max(int(points.targets.max()) for points in self._found.values())
 
     def groups(self) -> dict[Split, Groups]:
         ids = np.asarray(self.group_ids)

@@ -18,7 +18,7 @@ from jaxmeta.data.writers import split_writers
 MOST_WRITERS = 10_000
 """More would be a slip of the keyboard."""
 
-_OTHERWISE = "use the source FormDigits"
+_OTHERWISE = "use scikit-learn's (source FormDigits)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

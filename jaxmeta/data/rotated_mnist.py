@@ -32,7 +32,7 @@ _DEGREES_APART = 10
 # Of every 500 training images, how many each angle shows.
 _SHARES = (70,) * 3 + (20,) * 3 + (6,) * 3 + (3,) * 3 + (1,) * 2
 _NUM_TRAIN, _NUM_ALL, _NUM_TEST = 54_000, 60_000, 10_000
-_OTHERWISE = "use the source RotatedDigits"
+_OTHERWISE = "use scikit-learn's (table arm-digits, source RotatedDigits)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +103,11 @@ class RotatedMnist(GroupSource):
             return "tfds"
         source.needed_file(FILE, otherwise=_OTHERWISE)
         return "npz"
+
+    @property
+    def data_used(self) -> str:
+        """One phrase saying which images these are, for logs and reports."""
+        return {"npz": f"MNIST ({FILE})", "tfds": "MNIST (TFDS)"}[self.origin_used]
 
     def groups(self) -> dict[Split, Groups]:
         mnist = _read(self.origin_used)

@@ -107,9 +107,11 @@ def settle(source: TaskSource) -> TaskSource:
       >>> settle(Digits(queries=5)) == Digits(queries=5)
       True
     """
-    used = getattr(source, "origin_used", None)
     chosen: Any = source
-    return source if used is None else dataclasses.replace(chosen, origin=used)
+    names = {field.name for field in dataclasses.fields(chosen)}
+    if "origin" not in names or not hasattr(type(source), "origin_used"):
+        return source
+    return dataclasses.replace(chosen, origin=chosen.origin_used)
 
 
 def find_file(name: str) -> Path | None:
@@ -128,6 +130,24 @@ def find_file(name: str) -> Path | None:
     directory = data_dir()
     path = directory / name if directory else None
     return path if path and path.is_file() else None
+
+
+def find_directory(name: str) -> Path | None:
+    """The path of a directory in `data_dir()`, or None where it is not there.
+
+    Args:
+      name: the directory's name, such as `femnist`.
+
+    Raises:
+      DataError: if `JAXMETA_DATA_DIR` names something that is not a directory.
+
+    Example:
+      >>> print(find_directory("no_such_data_set"))
+      None
+    """
+    directory = data_dir()
+    path = directory / name if directory else None
+    return path if path and path.is_dir() else None
 
 
 def needed_file(name: str, *, otherwise: str) -> Path:

@@ -37,7 +37,8 @@ FILE = "tinyimagenet_subset.npz"
 `offsets_train`, where each begins and where the last ends, `y_train`, their classes,
 and the same of `val`."""
 
-_OTHERWISE = "name the unpacked tiny-imagenet-200 with --source.path"
+_DIRECTORY = "tiny-imagenet-200"
+_OTHERWISE = "put the unpacked tiny-imagenet-200 there"
 _SIDE, _NUM_CLASSES = 64, 200
 # Of every so many training images one validates.
 _HELD_OUT = 5
@@ -52,7 +53,8 @@ class TinyImageNetC(CorruptedImages):
     validate on, and 3,000 to test on, as in the paper.
 
     The clean images come from the directory `tiny-imagenet-200` as it is published, if
-    `path` names it; else from the file `tinyimagenet_subset.npz` in `JAXMETA_DATA_DIR`.
+    `path` names it or `JAXMETA_DATA_DIR` holds it; else from the file
+    `tinyimagenet_subset.npz` in `JAXMETA_DATA_DIR`.
     A fifth of the training images is the pool to validate from, and `val` is the one to
     test from, as the test images have no labels: 80,000, 20,000 and 10,000, or 1,600,
     400 and 1,000 of the file. Groups of a split share images, as 51 groups of 2,000
@@ -104,7 +106,7 @@ class TinyImageNetC(CorruptedImages):
     origin: Origin = "auto"
 
     path: str | None = None
-    """The directory `tiny-imagenet-200`; for the origin `directory`."""
+    """The directory `tiny-imagenet-200`, if it is not in the data directory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,14 +121,19 @@ class TinyImageNetC(CorruptedImages):
         """Where the clean images come from; decided once per object.
 
         Raises:
-          DataError: if no directory is named and the data directory has no file.
+          DataError: if no directory is named and the data directory has neither.
         """
         if self.origin != "auto":
             return self.origin
-        if self.path is not None:
+        if self.path is not None or source.find_directory(_DIRECTORY):
             return "directory"
         source.needed_file(FILE, otherwise=_OTHERWISE)
         return "npz"
+
+    @property
+    def _root(self) -> Path:
+        found = source.find_directory(_DIRECTORY)
+        return Path(self.path or found or _DIRECTORY).expanduser()
 
     @property
     def data_used(self) -> str:
@@ -140,7 +147,7 @@ class TinyImageNetC(CorruptedImages):
         if self.origin_used == "npz":
             where, (train, test) = FILE, _from_npz()
         else:
-            where, (train, test) = self.path or "", _from_directory(self.path or "")
+            where, (train, test) = str(self._root), _from_directory(self._root)
         train, validation = hold_out(train, _HELD_OUT, where=where)
         return {"train": train, "validation": validation, "test": test}
 
@@ -170,8 +177,7 @@ def _from_npz() -> list[LabelledImages]:
     return found
 
 
-def _from_directory(path: str) -> list[LabelledImages]:
-    root = Path(path).expanduser()
+def _from_directory(root: Path) -> list[LabelledImages]:
     classes = class_names(root / "train", _NUM_CLASSES)
     train = read_classes(root / "train", classes, _SIDE, "images/*.JPEG")
     names, labels = _annotations(root / "val" / "val_annotations.txt", classes)

@@ -24,8 +24,9 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Float
 
-_IMAGES = 20
-"""Their products are taken at a time for a kernel's gradient, to stay in the cache."""
+_IMAGES, _PARTS = 20, 8
+"""So many images at a time make a kernel's gradient, to stay in the cache; more where
+there would be more parts than this, each of which has to be compiled."""
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -92,9 +93,10 @@ def _correlate(crop: int, side: int, x: Array, y: Array) -> Array:
         ((edge, edge), (edge, edge)),
         dimension_numbers=("CHWN", "IHWO", "HWNC"),
     )
-    kernel = part(x[:_IMAGES], y[:_IMAGES])
-    for i in range(_IMAGES, len(x), _IMAGES):
-        kernel += part(x[i : i + _IMAGES], y[i : i + _IMAGES])
+    size = max(_IMAGES, -(-len(x) // _PARTS))
+    kernel = part(x[:size], y[:size])
+    for i in range(size, len(x), size):
+        kernel += part(x[i : i + size], y[i : i + size])
     return kernel
 
 

@@ -123,7 +123,8 @@ def arm_table(
         notes=(
             "Protocol: the checkpoint with the best worst-group validation accuracy; "
             "every test group in batches of K points, each met by a fresh model. "
-            "Average is over groups, by size is over points.",
+            "Average is over groups, by size is over points. Mixed points are drawn "
+            "with replacement, where the authors shuffle.",
             *notes,
         ),
         findings=lambda runs: [*_data(runs), *findings(runs, aims)],
@@ -241,7 +242,7 @@ def draw_support(path: Path, runs: Runs) -> None:
 def draw_streaming(path: Path, runs: Runs) -> None:
     """Accuracy of the t-th point of a stream, for one seed."""
     measured = {
-        (row, mode): stream_accuracy(run, mode, length=100, streams=56)
+        (row, mode): stream_accuracy(run, mode, length=100, least_streams=56)
         for row, run in _trained(runs).items()
         if row in ("ERM", "ARM-CML", "ARM-BN")
         for mode in get_args(Mode)

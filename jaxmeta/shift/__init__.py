@@ -1,1 +1,3 @@
 """Adapting to distribution shift with unlabelled data."""
+
+from jaxmeta.shift.streaming import stream as stream

@@ -31,6 +31,9 @@ continual: points of all groups, one group after the other.
 mixed: the same points in any order.
 """
 
+LEAST_TIME = 10
+"""So many points of a group come in a row before the next, if there are as many."""
+
 
 def accuracy_by_support(
     run: Run[Experiment], counts: Sequence[int], *, points: int
@@ -82,7 +85,7 @@ def _in_sets(run: Run[Experiment], count: int, points: int) -> np.ndarray:
 
 
 def stream_accuracy(
-    run: Run[Experiment], mode: Mode, length: int, streams: int
+    run: Run[Experiment], mode: Mode, length: int, least_streams: int
 ) -> np.ndarray:
     """Accuracy of the t-th point of a stream, over many streams of test points.
 
@@ -92,7 +95,8 @@ def stream_accuracy(
       run: a finished run on a `GroupSource` of a method that can be streamed.
       mode: what a stream is made of.
       length: points of a stream, >= 1.
-      streams: how many, >= 1; the same ones for every run on these data.
+      least_streams: so many at least, >= 1: as many of every group, and the same ones
+        for every run on these data.
 
     Returns:
       `[time]` in [0, 1].
@@ -104,6 +108,8 @@ def stream_accuracy(
     """
     source = run.experiment.source
     assert isinstance(source, GroupSource)
+    num_groups = len(source.sizes("test"))
+    streams = num_groups * -(-least_streams // num_groups)
     rows = stream_rows(source.read()["test"], mode, length, streams)
     settings = {"length": length, "streams": streams}
     measured = lambda: _over_streams(run, source, rows)
@@ -113,9 +119,10 @@ def stream_accuracy(
 def stream_rows(points: Groups, mode: Mode, length: int, streams: int) -> np.ndarray:
     """Which rows of `points` come in which stream.
 
-    Stream s is of group `s % num_groups`, or of all groups in a random order, each for
-    an equal time. The points of a group come in a random order, too; where they are
-    fewer than are wanted they come again.
+    Stream s is of group `s % num_groups`, or of several groups in a random order, each
+    for an equal time: all of them, if that leaves each `LEAST_TIME` points. The points
+    of a group come in a random order, too; where they are fewer than are wanted they
+    come again.
 
     Args:
       points: of one split.
@@ -149,6 +156,7 @@ def stream_rows(points: Groups, mode: Mode, length: int, streams: int) -> np.nda
     def one(stream: int) -> np.ndarray:
         rng = np.random.default_rng(stream)
         order = rng.permutation(num_groups)
+        order = order[: max(1, length // LEAST_TIME)]
         if mode == "episodic":
             order = [stream % num_groups]
         each = -(-length // len(order))

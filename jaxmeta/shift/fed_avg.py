@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.learner import Learner
-from jaxmeta.core.loops import loops_well
+from jaxmeta.core.loops import scan
 from jaxmeta.core.task import Task
 
 
@@ -94,16 +94,13 @@ class LocalSgd(Learner):
             return jax.tree.map(move, params, jax.grad(loss)(params)), None
 
         num_sets = len(task.query.targets)
-        first = jax.tree.map(lambda leaf: leaf[0], task.query)
-        # A loop that the compiler unrolls is none.
-        unroll = 1 if loops_well(step, params, (first, key)) else num_sets
 
         def epoch(params, key):
             order_key, *keys = jax.random.split(key, num_sets + 1)
             order = jax.random.permutation(order_key, num_sets)
             sets = jax.tree.map(lambda leaf: leaf[order], task.query)
-            return jax.lax.scan(step, params, (sets, jnp.stack(keys)), unroll=unroll)
+            return scan(step, params, (sets, jnp.stack(keys)))
 
         keys = jax.random.split(key, self.epochs)
         start = jax.lax.stop_gradient(params)
-        return jax.lax.scan(epoch, start, keys, unroll=self.epochs)[0]
+        return scan(epoch, start, keys)[0]

@@ -21,7 +21,17 @@ from jaxmeta.networks.convnet import ContextNet, ConvNet
 from jaxmeta.networks.mlp import MLP, Encoder
 from jaxmeta.networks.norm_mlp import NormMLP
 from jaxmeta.networks.patches import PatchConv
-from jaxmeta.shift.adaptation import Adapting, Tent
+from jaxmeta.shift.adaptation import (
+    Adapting,
+    BatchStatistics,
+    Eata,
+    Lame,
+    Memo,
+    ResetEvery,
+    RunningStatistics,
+    Sar,
+    Tent,
+)
 from jaxmeta.shift.arm_bn import ArmBn
 from jaxmeta.shift.arm_cml import ArmCml
 from jaxmeta.shift.arm_ll import ArmLl
@@ -124,6 +134,15 @@ CASES += [
         ),
         SETS,
     ),
+    Case(
+        "shift-arm-cml-of-sets",
+        ArmCml(
+            network=ConvNet(num_classes=10, width=2, large=False),
+            context=ContextNet(channels=1, width=2),
+            norm_stats="set",
+        ),
+        SETS,
+    ),
     Case("shift-arm-ll", ArmLl(network=NET, inner_rate=0.01), SETS, atol=1e-5),
     Case("shift-mmd", Mmd(network=NET), SETS, atol=1e-5),
     Case("shift-dann", Dann(network=NET, num_groups=14), SETS),
@@ -133,7 +152,22 @@ CASES += [
         dataclasses.replace(SETS, sampler="client"),
         atol=1e-5,
     ),
-    Case("shift-tent", Adapting(learner=ERM, adapter=Tent()), SETS),
+]
+
+ADAPTERS = {
+    "bn": BatchStatistics(),
+    "bn-alpha": BatchStatistics(prior=16.0),
+    "bn-ema": RunningStatistics(),
+    "tent": Tent(),
+    "memo": Memo(),
+    "lame": Lame(),
+    "sar": Sar(),
+    "eata": Eata(),
+    "rdumb": ResetEvery(adapter=Eata(), every=2),
+}
+CASES += [
+    Case(f"shift-{name}", Adapting(learner=ERM, adapter=adapter), SETS)
+    for name, adapter in ADAPTERS.items()
 ]
 
 

@@ -12,7 +12,7 @@ from jaxmeta.core import fit as fitting
 from jaxmeta.core.evaluate import make_evaluator
 from jaxmeta.core.experiment import Experiment
 from jaxmeta.core.fit import initial_state, make_advance
-from jaxmeta.core.loops import loops_well
+from jaxmeta.core.loops import loops_well, scan
 from jaxmeta.core.parallel import Parallel
 from jaxmeta.core.testing import assert_trees_close, smoke_learner, smoke_source
 
@@ -93,3 +93,24 @@ def test_parts_of_a_group_are_added_up_before_they_are_divided():
 
     parts = tell(Apart())
     np.testing.assert_allclose(merged, (parts[:3] + parts[3:]) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_turns", [1, 3])
+def test_scan_is_that_of_jax_whether_it_loops_or_not(num_turns):
+    kernel = jnp.full((1, 1, 3, 3), 0.1)
+
+    def fn(image, x):
+        image = jax.lax.conv(image, kernel, (1, 1), "SAME") + x
+        return image, {"sum": image.sum()}
+
+    args = jnp.ones((1, 1, 4, 4)), jnp.arange(1.0, 1.0 + num_turns)
+    got, expected = jax.jit(scan, static_argnums=0)(fn, *args), jax.lax.scan(fn, *args)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, expected
+    )
+    text = jax.jit(scan, static_argnums=0).lower(fn, *args).as_text()
+    assert "stablehlo.while" not in text
+    looped = jax.jit(scan, static_argnums=0).lower(
+        lambda c, x: (c + x, x), 0.0, args[1]
+    )
+    assert "stablehlo.while" in looped.as_text()

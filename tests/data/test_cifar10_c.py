@@ -275,7 +275,7 @@ def test_published_images_that_are_not_there(tmp_path):
 
 
 def test_where_images_come_from(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=rf"^{FILE}: not found; .*--source.path"):
+    with pytest.raises(DataError, match=rf"^{FILE}: not found; .*--download"):
         settle(Cifar10C())
     monkeypatch.setenv("JAXMETA_DOWNLOAD", "1")
     assert settle(Cifar10C()).origin == "tfds"
@@ -283,6 +283,23 @@ def test_where_images_come_from(tmp_path, monkeypatch):
     assert settle(Cifar10C()).origin == "npz"
     assert settle(Cifar10C(path="here")).origin == "directory"
     assert settle(Cifar10C(origin="tfds")) == Cifar10C(origin="tfds")
+
+
+def test_a_directory_in_the_data_directory(tmp_path):
+    write_npz(tmp_path)
+    write_folders(tmp_path / "cifar10", num_train=20)
+    found = settle(Cifar10C())
+    assert found.origin == "directory"
+    assert found.data_used.startswith("CIFAR-10 (a directory)")
+    pools = found.pools()
+    assert len(pools["train"].labels) == 180
+
+
+def test_a_class_outside_is_found_before_anything_is_corrupted(tmp_path, monkeypatch):
+    write_npz(tmp_path, y_train=np.full(24, 10, np.uint8))
+    monkeypatch.setattr("jaxmeta.data.corrupted.corrupt_groups", None)
+    with pytest.raises(DataError, match=f"{FILE}.*, train: classes must be below 10"):
+        Cifar10C().groups()
 
 
 def test_what_was_used_is_said(tmp_path):
@@ -295,8 +312,6 @@ def test_what_was_used_is_said(tmp_path):
 def test_bad_origins(untyped):
     with pytest.raises(ValueError, match="origin must be one of auto, npz, tfds, dir"):
         Cifar10C(origin="digits")
-    with pytest.raises(ValueError, match="path must name the directory"):
-        Cifar10C(origin="directory")
     with pytest.raises(ValueError, match="path must be None for origin 'npz'"):
         Cifar10C(origin="npz", path="here")
 

@@ -372,8 +372,6 @@ def test_origins():
     check_origin("directory", "a", there)
     with pytest.raises(ValueError, match=r"origin must be one of .*npz.*got 'tfds'"):
         check_origin("tfds", None, there)
-    with pytest.raises(ValueError, match="path must name the directory"):
-        check_origin("directory", None, there)
     with pytest.raises(ValueError, match=r"path must be None for origin 'npz'.*'a'"):
         check_origin("npz", "a", there)
 

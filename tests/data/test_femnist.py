@@ -141,7 +141,7 @@ def test_the_data_directory_is_where_it_is_looked_for(tmp_path, monkeypatch):
 
 def test_nowhere_to_look(monkeypatch):
     monkeypatch.setenv("JAXMETA_DATA_DIR", "")
-    with pytest.raises(DataError, match=r"^femnist: not found; .*--source.path"):
+    with pytest.raises(DataError, match=r"^femnist: not found; .*MnistWriters"):
         Femnist().groups()
 
 

@@ -209,7 +209,14 @@ def test_any_bytes_end_in_one_line(write, tmp_path):
     [
         ([], "should hold users, num_samples, user_data together, got a list"),
         ({"users": []}, "together, got users"),
-        ({"users": [3], "num_samples": [0], "user_data": {}}, "users must be names"),
+        (
+            {"users": [3], "num_samples": [0], "user_data": {}},
+            "users must be different names",
+        ),
+        (
+            {"users": ["a", "a"], "num_samples": [1, 1], "user_data": {}},
+            "users must be different names",
+        ),
         ({"users": ["a"], "num_samples": [], "user_data": {}}, "cannot be read"),
         ({"users": ["a"], "num_samples": [1], "user_data": {}}, "should hold a togeth"),
         (
@@ -226,7 +233,7 @@ def test_any_bytes_end_in_one_line(write, tmp_path):
                 "num_samples": [2],
                 "user_data": {"a": {"x": [[1.0], [1.0, 0.5]], "y": [1, 2]}},
             },
-            "cannot be read.*inhomogeneous",
+            "writer 'a' should have drawings of one size.*inhomogeneous",
         ),
     ],
 )

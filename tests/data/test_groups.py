@@ -386,6 +386,17 @@ class TwoClasses(GroupSource):
         return dict.fromkeys(("train", "validation", "test"), points)
 
 
+def test_classes_of_your_own_arrays_are_those_of_all_splits():
+    source = ArrayGroups(
+        inputs=np.zeros((3, 2)),
+        targets=np.array([0, 1, 7]),
+        group_ids=np.arange(3),
+        held_out=((1,), (2,)),
+    )
+    assert source.num_classes == 8
+    assert source.read()["test"].targets.tolist() == [7]
+
+
 def test_a_class_outside():
     assert isinstance(TwoClasses(targets=(0, 1)).read()["train"], Groups)
     with one_line(DataError, r"classes must be below 2, got 2"):

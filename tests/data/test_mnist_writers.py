@@ -101,7 +101,7 @@ def test_a_file_without_writers(small, tmp_path):
 
 
 def test_no_file(small):
-    with pytest.raises(DataError, match=r"not found; .*the source FormDigits"):
+    with pytest.raises(DataError, match=r"not found; .*source FormDigits"):
         MnistWriters().groups()
 
 

@@ -185,7 +185,7 @@ def test_a_file_that_is_not_mnist(tmp_path):
 
 def test_nothing_there():
     for use in (settle, RotatedMnist.groups):
-        with pytest.raises(DataError, match=r"not found; .*the source RotatedDigits"):
+        with pytest.raises(DataError, match=r"not found; .*source RotatedDigits"):
             use(RotatedMnist())
 
 
