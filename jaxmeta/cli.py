@@ -371,21 +371,23 @@ def _bench(argv: list[str]) -> None:
     if (out := options.out) and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise UserError(f"--out {out} must be a file in a directory that is there.")
     start_jax()
-    suit_physics()
+    if options.name == "env":
+        suit_physics()
+        from jaxmeta.manipulation import bench
+    else:
+        from jaxmeta.meta import bench
     from jaxmeta.core.run import git_revision, hardware, versions, write_json
-    from jaxmeta.manipulation import bench
     from jaxmeta.report import terminal
 
     with failures(), users_mistakes():
-        found = bench.measure(options.num_envs, say=say)
+        found = bench.measure(options.num_envs or options.inner_steps, say=say)
         if out:
             card = {"versions": versions(), "hardware": hardware()}
             command = shlex.join(["jaxmeta", "bench", *argv])
             card |= {"git_revision": git_revision(), "command": command}
             write_json(out, {**found, **card})
     header, *rows = bench.lines(found)
-    title = f"Manipulation, random actions, on {found['device']}"
-    terminal.print_table(terminal.make_table(title, header, rows))
+    terminal.print_table(terminal.make_table(bench.title(found), header, rows))
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

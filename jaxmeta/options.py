@@ -112,7 +112,10 @@ class ReproduceOptions:
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = DataOptions()
 
 
-BENCHES = {"env": "steps, compile time and memory of the manipulation environment"}
+BENCHES = {
+    "env": "steps, compile time and memory of the manipulation environment",
+    "meta-gradient": "time and memory of MAML's outer gradient, in every way there is",
+}
 """What can be measured."""
 
 
@@ -123,16 +126,29 @@ class BenchOptions:
     env: environment steps a second (of the processor, or on an accelerator of the
     clock) with faithful and fast physics, all tasks mixed and one alone; compile time;
     memory. Beside it the official package, where JAXMETA_METAWORLD_PYTHON names an
-    interpreter that has it, and EnvPool's where that is installed."""
+    interpreter that has it, and EnvPool's where that is installed.
 
-    name: Annotated[Literal["env"], tyro.conf.Positional]
+    meta-gradient: seconds and temporary memory of the gradient through 1, 5, 20 and 50
+    inner steps: unrolled with and without recomputation, MixFlow, truncated, implicit,
+    first order."""
+
+    name: Annotated[Literal["env", "meta-gradient"], tyro.conf.Positional]
     """What is measured."""
 
     num_envs: tuple[int, ...] = ()
-    """Environments in a batch; some that suit the device when not given."""
+    """env: environments in a batch; some that suit the device when not given."""
+
+    inner_steps: tuple[int, ...] = ()
+    """meta-gradient: other numbers of inner steps."""
 
     out: Path | None = None
     """Also write the figures to this file, as JSON."""
+
+    def __post_init__(self):
+        env = self.name == "env"
+        if self.inner_steps if env else self.num_envs:
+            wrong = "--inner-steps" if env else "--num-envs"
+            raise ValueError(f"{wrong} is not of `jaxmeta bench {self.name}`.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

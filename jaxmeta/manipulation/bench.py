@@ -209,6 +209,11 @@ def lines(found: dict[str, Any]) -> list[tuple[str, ...]]:
     return table
 
 
+def title(found: dict[str, Any]) -> str:
+    """What the lines are of."""
+    return f"Manipulation, random actions, on {found['device']}"
+
+
 def _name(tasks: Sequence[str], num_envs: int, mode: str) -> str:
     return f"{num_envs:,} {mode}{', one task' * (len(tasks) == 1)}"
 

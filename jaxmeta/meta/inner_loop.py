@@ -1,24 +1,17 @@
 """Gradient descent inside one task, differentiable from the outside."""
 
-from collections.abc import Callable
-from typing import Literal, TypeAlias
-
-import jax
-
-from jaxmeta.core.types import FastParams, PyTree, Scalar
-
-Order: TypeAlias = Literal["second", "first"]
+from jaxmeta.core.types import FastParams, PyTree
+from jaxmeta.meta.meta_gradient import UNROLLED, Loss, MetaGradient
 
 
 def descend(
-    loss: Callable[[FastParams], Scalar],
+    loss: Loss,
     start: FastParams,
     rates: PyTree,
     *,
     num_steps: int,
-    order: Order = "second",
     per_step: bool = False,
-    remat: bool = True,
+    meta_gradient: MetaGradient = UNROLLED,
 ) -> FastParams:
     """`num_steps` steps of gradient descent, `v <- v - rate * grad loss(v)`.
 
@@ -31,13 +24,8 @@ def descend(
       rates: same tree as `start`; leaves `[]` (per tensor) or `*p` (per parameter),
         with a leading `[num_steps]` axis if `per_step`.
       num_steps: >= 1.
-      order: "second" differentiates through the inner gradient (MAML); "first" treats
-        it as a constant (first-order MAML), which drops all second derivatives, those
-        with respect to what the loss closes over included: that still gets its direct
-        gradient from the outer loss, and the rates get theirs.
       per_step: whether every step has its own rates.
-      remat: recompute each step in the backward pass instead of storing it, so that
-        memory does not grow with `num_steps` times the activations.
+      meta_gradient: how the outer gradient goes through the steps.
 
     Returns:
       The fast parameters after the last step, same tree as `start`.
@@ -59,22 +47,6 @@ def descend(
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be >= 1, got {num_steps}.")
-
-    def step(fast: FastParams, rates: PyTree) -> FastParams:
-        grads = jax.grad(loss)(fast)
-        if order == "first":
-            grads = jax.lax.stop_gradient(grads)
-        return jax.tree.map(lambda v, rate, g: v - rate * g, fast, rates, grads)
-
-    if num_steps == 1:  # nothing to scan over, nothing for remat to save
-        return step(start, jax.tree.map(lambda r: r[0], rates) if per_step else rates)
-    if remat:
-        # Inside a scan XLA cannot undo the recomputation, so the costly fences that
-        # prevent it elsewhere are not needed.
-        step = jax.checkpoint(step, prevent_cse=False)
-
-    def body(fast, step_rates):
-        return step(fast, step_rates if per_step else rates), None
-
-    fast, _ = jax.lax.scan(body, start, rates if per_step else None, length=num_steps)
-    return fast
+    return meta_gradient.descend(
+        loss, start, rates, num_steps=num_steps, per_step=per_step
+    )

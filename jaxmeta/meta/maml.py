@@ -21,7 +21,8 @@ from jaxmeta.core.learner import Learner
 from jaxmeta.core.objectives import Objective, squared_error
 from jaxmeta.core.task import Examples, Task
 from jaxmeta.core.types import FastParams, Params, PyTree, Scalar
-from jaxmeta.meta.inner_loop import Order, descend
+from jaxmeta.meta.inner_loop import descend
+from jaxmeta.meta.meta_gradient import UNROLLED, Implicit, MetaGradient
 
 FAST = "params"
 """The collection that the inner loop adapts."""
@@ -41,7 +42,8 @@ class Maml(Learner):
 
     Raises:
       ValueError: at construction, for a step count below 1, a rate that is not a
-        positive finite number, or a choice that there is not.
+        positive finite number, a choice that there is not, or learned rates with a
+        meta-gradient that they have none of.
 
     Example:
       >>> from jaxmeta.networks.mlp import MLP
@@ -78,11 +80,8 @@ class Maml(Learner):
     per_step: bool = False
     """Whether every inner step has its own rates."""
 
-    order: Order = "second"
-    """Whether the outer gradient goes through the inner one."""
-
-    remat: bool = True
-    """Recompute inner steps in the backward pass: less memory, more time."""
+    meta_gradient: MetaGradient = UNROLLED
+    """How the outer gradient goes through the inner steps."""
 
     def __post_init__(self):
         steps = {"inner_steps": self.inner_steps}
@@ -95,11 +94,15 @@ class Maml(Learner):
             raise ValueError(
                 f"inner_rate must be a positive finite number, got {self.inner_rate}."
             )
-        for name, kinds in {"rates": Rates, "order": Order}.items():
-            # A misspelt order would be taken for the other one.
-            choices, value = get_args(kinds), getattr(self, name)
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
+        if self.rates not in get_args(Rates):
+            raise ValueError(
+                f"rates must be one of {get_args(Rates)}, got {self.rates!r}."
+            )
+        if isinstance(self.meta_gradient, Implicit) and self.rates != "fixed":
+            raise ValueError(
+                'rates must be "fixed" with the meta-gradient Implicit, which they do '
+                f"not depend on, got {self.rates!r}."
+            )
         if self.per_step and self.num_eval_steps != self.inner_steps:
             raise ValueError(
                 "with per_step rates eval_inner_steps must equal inner_steps "
@@ -145,9 +148,8 @@ class Maml(Learner):
             start,
             self._initial_rates(start) if rates is None else rates,
             num_steps=num_steps,
-            order=self.order,
             per_step=self.per_step,
-            remat=self.remat,
+            meta_gradient=self.meta_gradient,
         )
 
     def adapt(self, params, model_state, support, key):

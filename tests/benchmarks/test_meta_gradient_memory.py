@@ -17,6 +17,7 @@ from flax import linen as nn
 from jaxmeta.core.objectives import cross_entropy
 from jaxmeta.core.task import Examples, Task
 from jaxmeta.meta.maml import Maml
+from jaxmeta.meta.meta_gradient import Unrolled
 from jaxmeta.networks.conv import Conv4
 from jaxmeta.symmetry.layers import MSRConv
 
@@ -65,7 +66,7 @@ def test_memory_of_a_ten_step_meta_gradient(name, table):
         loss = lambda params, task: learner.loss(params, (), task, jax.random.key(0))[0]
         return jax.jit(jax.value_and_grad(loss)).lower(params, task).compile()
 
-    kept = compiled(dataclasses.replace(learner, remat=False))
+    kept = compiled(dataclasses.replace(learner, meta_gradient=Unrolled(remat=False)))
     recomputed = compiled(learner)
     # float32 through ten steps of relus: entries far below the largest may part.
     for got, want in zip(

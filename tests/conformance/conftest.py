@@ -15,6 +15,13 @@ from jaxmeta.data.digit_tasks import TurnedDigits, TwoDigits
 from jaxmeta.data.digits import Digits
 from jaxmeta.data.rotation import RotationSource
 from jaxmeta.data.translation import TranslationSource
+from jaxmeta.meta.meta_gradient import (
+    FirstOrder,
+    Implicit,
+    MixFlow,
+    Truncated,
+    Unrolled,
+)
 from jaxmeta.multitask.hard_sharing import HardSharing
 from jaxmeta.networks.conv import Conv4
 from jaxmeta.networks.convnet import ContextNet, ConvNet
@@ -64,7 +71,14 @@ CASES = [
     Case("smoke", smoke_learner(), smoke_source()),
     Case("maml-mlp", Maml(network=MLP_5), SIGNALS),
     Case("maml-mlp-fixed-rate", Maml(network=MLP_5, rates="fixed"), SIGNALS),
-    Case("maml-mlp-first-order", Maml(network=MLP_5, order="first"), SIGNALS),
+    *(
+        Case(
+            f"maml-mlp-{type(choice).__name__}",
+            Maml(network=MLP_5, inner_steps=2, rates="fixed", meta_gradient=choice),
+            SIGNALS,
+        )
+        for choice in (FirstOrder(), MixFlow(), Implicit(), Truncated())
+    ),
     Case("maml-mlp-per-parameter", Maml(network=MLP_5, rates="per_parameter"), SIGNALS),
     Case("maml-mlp-3-steps", Maml(network=MLP_5, inner_steps=3), SIGNALS),
     Case(
@@ -74,7 +88,7 @@ CASES = [
             inner_steps=3,
             per_step=True,
             rates="per_parameter",
-            remat=False,
+            meta_gradient=Unrolled(remat=False),
         ),
         SIGNALS,
     ),

@@ -121,6 +121,12 @@ CASES = {
     "no environments": (["env", "--num-envs", "0"], "num_envs must be >= 1, got 0"),
     "no directory": (["env", "--out", "nowhere/x.json"], "nowhere/x.json", "--out"),
     "a directory": (["env", "--out", "."], "--out ."),
+    "steps of an env": (["env", "--inner-steps", "3"], "--inner-steps is not of"),
+    "envs of a gradient": (
+        ["meta-gradient", "--num-envs", "3"],
+        "--num-envs is not of",
+    ),
+    "no steps": (["meta-gradient", "--inner-steps", "0"], "inner_steps must be >= 1"),
 }
 
 

@@ -13,6 +13,13 @@ import numpy as np
 import pytest
 
 from jaxmeta.meta.inner_loop import descend
+from jaxmeta.meta.meta_gradient import (
+    FirstOrder,
+    Implicit,
+    MixFlow,
+    Truncated,
+    Unrolled,
+)
 
 RNG = np.random.default_rng(0)
 A = RNG.normal(size=(4, 4))
@@ -22,7 +29,18 @@ B, C, START = RNG.normal(size=(3, 4))
 # float64 against float64: rounding only.
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
-orders = pytest.mark.parametrize("order", ["second", "first"])
+EXACT_CHOICES = {
+    "remat": Unrolled(),
+    "unrolled": Unrolled(remat=False),
+    "mixflow": MixFlow(),
+    "truncated after all": Truncated(steps=5),
+}
+exactly = pytest.mark.parametrize("choice", EXACT_CHOICES.values(), ids=EXACT_CHOICES)
+choices = pytest.mark.parametrize(
+    "choice",
+    [*EXACT_CHOICES.values(), FirstOrder()],
+    ids=[*EXACT_CHOICES, "first order"],
+)
 step_counts = pytest.mark.parametrize("num_steps", [1, 2, 3])
 
 
@@ -61,76 +79,75 @@ def products(rates):
 
 
 @step_counts
-@orders
-@pytest.mark.parametrize("remat", [True, False])
-def test_follows_gradient_descent_by_hand(num_steps, order, remat):
+@choices
+def test_follows_gradient_descent_by_hand(num_steps, choice):
     loss = lambda v: 0.5 * v @ A @ v - jnp.asarray(B) @ v
     end = descend(
         loss,
         jnp.asarray(START),
         jnp.asarray(0.2),
         num_steps=num_steps,
-        order=order,
-        remat=remat,
+        meta_gradient=choice,
     )
     iterates, _ = by_hand([np.full(4, 0.2)] * num_steps)
     np.testing.assert_allclose(end, iterates[-1], **EXACT)
 
 
+@exactly
 @step_counts
-def test_second_order_gradient_is_the_product_of_the_steps(num_steps):
-    start, _, _ = gradients_of(0.2, num_steps=num_steps)
+def test_the_exact_gradient_is_the_product_of_the_steps(num_steps, choice):
+    start, _, _ = gradients_of(0.2, num_steps=num_steps, meta_gradient=choice)
     expected = np.linalg.matrix_power(np.eye(4) - 0.2 * A, num_steps) @ C
     np.testing.assert_allclose(start, expected, **EXACT)
 
 
 @step_counts
 def test_first_order_gradient_passes_the_steps_unchanged(num_steps):
-    start, _, b = gradients_of(0.2, num_steps=num_steps, order="first")
+    start, _, b = gradients_of(0.2, num_steps=num_steps, meta_gradient=FirstOrder())
     np.testing.assert_allclose(start, C, **EXACT)
     # Mixed second derivatives are second derivatives: none of them either.
     np.testing.assert_array_equal(b, np.zeros(4))
 
 
+@exactly
 @step_counts
-def test_second_order_gradient_reaches_what_the_loss_closes_over(num_steps):
-    _, _, b = gradients_of(0.2, num_steps=num_steps)
+def test_the_exact_gradient_reaches_what_the_loss_closes_over(num_steps, choice):
+    _, _, b = gradients_of(0.2, num_steps=num_steps, meta_gradient=choice)
     # v_{t+1} = J v_t + r b: b enters at every step and is carried on by the rest.
     expected = 0.2 * sum(products([np.full(4, 0.2)] * num_steps)[1:])
     np.testing.assert_allclose(b, expected, **EXACT)
 
 
-@orders
-def test_gradient_of_a_rate_for_the_tensor(order):
-    _, rate, _ = gradients_of(0.2, num_steps=3, order=order)
+@choices
+def test_gradient_of_a_rate_for_the_tensor(choice):
+    _, rate, _ = gradients_of(0.2, num_steps=3, meta_gradient=choice)
     rates = [np.full(4, 0.2)] * 3
     _, inner = by_hand(rates)
-    after = products(rates)[1:] if order == "second" else [C] * 3
+    after = products(rates)[1:] if choice != FirstOrder() else [C] * 3
     expected = -sum(p @ g for p, g in zip(after, inner, strict=True))
     np.testing.assert_allclose(rate, expected, **EXACT)
 
 
-@orders
-def test_gradient_of_a_rate_for_every_parameter(order):
+@choices
+def test_gradient_of_a_rate_for_every_parameter(choice):
     rates = np.array([0.1, 0.2, 0.3, 0.0])
-    start, rate, _ = gradients_of(rates, num_steps=2, order=order)
+    start, rate, _ = gradients_of(rates, num_steps=2, meta_gradient=choice)
     _, inner = by_hand([rates] * 2)
-    after = products([rates] * 2) if order == "second" else [C] * 3
+    after = products([rates] * 2) if choice != FirstOrder() else [C] * 3
     np.testing.assert_allclose(start, after[0], **EXACT)
     expected = -sum(p * g for p, g in zip(after[1:], inner, strict=True))
     np.testing.assert_allclose(rate, expected, **EXACT)
 
 
-@orders
+@choices
 @pytest.mark.parametrize("shape", [(3,), (3, 4)], ids=["per tensor", "per parameter"])
-@pytest.mark.parametrize("remat", [True, False])
-def test_gradient_of_rates_of_their_own_for_every_step(order, shape, remat):
+def test_gradient_of_rates_of_their_own_for_every_step(choice, shape):
     rates = RNG.uniform(0.1, 0.4, size=shape)
-    settings = {"num_steps": 3, "order": order, "per_step": True, "remat": remat}
+    settings = {"num_steps": 3, "per_step": True, "meta_gradient": choice}
     start, rate, _ = gradients_of(rates, **settings)
     vectors = list(np.broadcast_to(rates.reshape(3, -1), (3, 4)))
     iterates, inner = by_hand(vectors)
-    after = products(vectors) if order == "second" else [C] * 4
+    after = products(vectors) if choice != FirstOrder() else [C] * 4
     np.testing.assert_allclose(
         outer(jnp.asarray(START), jnp.asarray(rates), jnp.asarray(B), **settings),
         C @ iterates[-1],
@@ -149,13 +166,55 @@ def test_one_step_with_rates_of_its_own():
     np.testing.assert_allclose(rate, [alone[1]], **EXACT)
 
 
-@orders
-def test_remat_changes_nothing(order):
-    settings = {"num_steps": 5, "order": order}
-    kept = gradients_of(0.2, remat=False, **settings)
-    recomputed = gradients_of(0.2, remat=True, **settings)
-    for a, b in zip(kept, recomputed, strict=True):
-        np.testing.assert_allclose(a, b, **EXACT)
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_truncated_gradient_is_that_of_the_last_steps(steps, per_step):
+    rates = np.array([0.1, 0.2, 0.3, 0.4]) if per_step else 0.2
+    vectors = [np.full(4, rate) for rate in np.broadcast_to(rates, 4)]
+    start, rate, b = gradients_of(
+        rates,
+        num_steps=4,
+        per_step=per_step,
+        meta_gradient=Truncated(steps=steps),
+    )
+    after = products(vectors)
+    np.testing.assert_allclose(start, after[4 - steps], **EXACT)
+    passed = [after[max(t, 4 - steps)] for t in range(1, 5)]
+    of_b = sum(r * p for r, p in zip(vectors[-steps:], passed[-steps:], strict=True))
+    np.testing.assert_allclose(b, of_b, **EXACT)
+    _, inner = by_hand(vectors)
+    of_rates = np.array([-p @ g for p, g in zip(passed, inner, strict=True)])
+    np.testing.assert_allclose(rate, of_rates if per_step else of_rates.sum(), **EXACT)
+
+
+def test_implicit_gradient_is_that_of_the_minimum():
+    # (A + 2) v = b + 2 start, reached to rounding.
+    choice = Implicit(damping=2.0, solver_steps=20)
+    settings = {"num_steps": 300, "meta_gradient": choice}
+    inverse = np.linalg.inv(A + 2 * np.eye(4))
+    end = outer(jnp.asarray(START), jnp.asarray(0.2), jnp.asarray(B), **settings)
+    np.testing.assert_allclose(end, C @ inverse @ (B + 2 * START), rtol=1e-10)
+    start, rate, b = gradients_of(0.2, **settings)
+    np.testing.assert_allclose(start, 2 * inverse @ C, rtol=1e-8)
+    np.testing.assert_allclose(b, inverse @ C, rtol=1e-8)
+    assert rate == 0.0
+
+
+def test_implicit_is_unrolled_where_the_steps_converge():
+    pulled = lambda v, b: jnp.sum(jnp.cosh(v - b)) + 0.3 * v[0] * v[1]
+
+    def total(start, b, choice, damping):
+        loss = lambda v: pulled(v, b) + 0.5 * damping * jnp.sum((v - start) ** 2)
+        end = descend(
+            loss, start, jnp.asarray(0.2), num_steps=200, meta_gradient=choice
+        )
+        return jnp.asarray(C) @ jnp.sin(end)
+
+    args = jnp.asarray(START), jnp.asarray(B)
+    implicit = jax.grad(lambda s, b: total(s, b, Implicit(damping=0.5), 0.0), (0, 1))
+    unrolled = jax.grad(lambda s, b: total(s, b, Unrolled(), 0.5), (0, 1))
+    for a, b in zip(implicit(*args), unrolled(*args), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_n_steps_are_one_step_n_times():
@@ -180,3 +239,17 @@ def test_every_leaf_has_the_rate_at_its_place():
 def test_refuses_fewer_than_one_step(num_steps):
     with pytest.raises(ValueError, match=f"num_steps must be >= 1, got {num_steps}"):
         descend(jnp.sum, jnp.ones(2), jnp.asarray(0.1), num_steps=num_steps)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Truncated(steps=0), "steps must be >= 1, got 0"),
+        (lambda: Implicit(damping=0.0), "damping must be a positive finite number"),
+        (lambda: Implicit(damping=float("nan")), "damping must be a positive finite"),
+        (lambda: Implicit(solver_steps=0), "solver_steps must be >= 1, got 0"),
+    ],
+)
+def test_settings_that_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

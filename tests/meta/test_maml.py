@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxmeta.core.task import Examples, Task
 from jaxmeta.core.testing import assert_trees_close
 from jaxmeta.meta.maml import Maml
+from jaxmeta.meta.meta_gradient import FirstOrder, Implicit, MixFlow, Unrolled
 from jaxmeta.networks.mlp import MLP
 from jaxmeta.symmetry.layers import MSRDense
 
@@ -133,7 +134,12 @@ def surrogate(learner, task, params, num_steps):
 )
 @pytest.mark.parametrize("inner_steps", [1, 3])
 def test_first_order_gradient_is_that_of_the_surrogate(network, rates, inner_steps):
-    learner = Maml(network=network, order="first", inner_steps=inner_steps, **rates)
+    learner = Maml(
+        network=network,
+        meta_gradient=FirstOrder(),
+        inner_steps=inner_steps,
+        **rates,
+    )
     task = make_task()
     params = start(learner, task)
     instead = surrogate(learner, task, params, inner_steps)
@@ -148,14 +154,16 @@ def test_first_order_is_another_gradient():
     params = start(learner, task)
     gradient = lambda learner: jax.jit(jax.grad(outer_loss(learner, task)))(params)
     second = gradient(learner)
-    first = gradient(dataclasses.replace(learner, order="first"))
+    first = gradient(dataclasses.replace(learner, meta_gradient=FirstOrder()))
     assert np.abs(first["fast"]["v"] - second["fast"]["v"]).min() > 1e-3
 
 
 def test_the_symmetry_learns_in_first_order_too():
     # W' = U v', and v' is a number: the gradient of U is that of W' times v'.
     task = make_task()
-    learner = Maml(network=MSRDense(features=OUT, inner_dim=3), order="first")
+    learner = Maml(
+        network=MSRDense(features=OUT, inner_dim=3), meta_gradient=FirstOrder()
+    )
     params = start(learner, task)
     gradient = jax.grad(outer_loss(learner, task))(params)["slow"]["symmetry"]["U"]
     v = np.asarray(learner.adapt(params, (), task.support, KEY)["v"])
@@ -167,13 +175,13 @@ def test_the_symmetry_learns_in_first_order_too():
 
 
 @each_network
-@pytest.mark.parametrize("order", ["second", "first"])
-def test_remat_changes_no_gradient(network, order):
+@pytest.mark.parametrize("choice", [Unrolled(), MixFlow()], ids=repr)
+def test_exact_meta_gradients_are_one(network, choice):
     task = make_task()
-    learner = Maml(network=network, inner_steps=4, order=order)
+    learner = Maml(network=network, inner_steps=4, meta_gradient=choice)
     params = start(learner, task)
     gradient = lambda learner: jax.jit(jax.grad(outer_loss(learner, task)))(params)
-    kept = gradient(dataclasses.replace(learner, remat=False))
+    kept = gradient(dataclasses.replace(learner, meta_gradient=Unrolled(remat=False)))
     assert_trees_close(gradient(learner), kept, rtol=1e-12, atol=1e-14)
 
 
@@ -333,13 +341,17 @@ def test_refuses_bad_settings(settings, message):
         Maml(network=NETWORKS["MLP"], **settings)
 
 
-@pytest.mark.parametrize(("name", "value"), [("order", "1st"), ("rates", "per-tensor")])
-def test_refuses_choices_that_there_are_not(name, value):
+def test_refuses_rates_that_there_are_not():
     learner = Maml(network=NETWORKS["MLP"])
     # Around the constructor, where the tests' own type checks would object first.
-    object.__setattr__(learner, name, value)
-    with pytest.raises(ValueError, match=f"{name} must be one of .* got '{value}'"):
+    object.__setattr__(learner, "rates", "per-tensor")
+    with pytest.raises(ValueError, match=r"rates must be one of .* got 'per-tensor'"):
         learner.__post_init__()
+
+
+def test_refuses_to_learn_rates_that_have_no_gradient():
+    with pytest.raises(ValueError, match=r"rates must be .fixed.* got 'per_tensor'"):
+        Maml(network=NETWORKS["MLP"], meta_gradient=Implicit())
 
 
 def test_takes_equal_steps_of_evaluation_with_rates_per_step():

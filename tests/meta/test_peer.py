@@ -9,6 +9,7 @@ from jaxmeta.core.parallel import Parallel
 from jaxmeta.core.testing import task_gradients
 from jaxmeta.data.translation import TranslationSource
 from jaxmeta.meta.maml import Maml
+from jaxmeta.meta.meta_gradient import FirstOrder, Unrolled
 from jaxmeta.symmetry.layers import MSRDense
 
 torch = pytest.importorskip("torch", reason="PyTorch, the peer, is not installed")
@@ -26,17 +27,22 @@ def torch_loss(tensors, task, learner):
     support, query = task
     for rate in rates:
         (grad,) = torch.autograd.grad(
-            error(v, support), v, create_graph=learner.order == "second"
+            error(v, support), v, create_graph=learner.meta_gradient == Unrolled()
         )
         v = v - rate * grad
     return error(v, query)
 
 
-@pytest.mark.parametrize("order", ["second", "first"])
+@pytest.mark.parametrize("choice", [Unrolled(), FirstOrder()], ids=repr)
 @pytest.mark.parametrize("inner_steps", [1, 3])
-def test_msr_agrees_with_torch(order, inner_steps):
+def test_msr_agrees_with_torch(choice, inner_steps):
     network = MSRDense(features=SOURCE.positions, inner_dim=3)
-    learner = Maml(network=network, inner_steps=inner_steps, order=order, per_step=True)
+    learner = Maml(
+        network=network,
+        inner_steps=inner_steps,
+        meta_gradient=choice,
+        per_step=True,
+    )
     tasks = SOURCE.sample(jax.random.key(0), jnp.arange(NUM_TASKS), split="train")
     params, _ = learner.init(jax.random.key(1), SOURCE.example)
     # As drawn, U and v are so small that some gradients would be lost in rounding.

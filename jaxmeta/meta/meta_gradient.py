@@ -1,0 +1,286 @@
+"""How the outer gradient goes through the inner steps, and what that costs.
+
+Every choice takes the same inner steps, `v <- v - rate * grad L(v)`, but for
+`Implicit`, which pulls them back to where they began. They differ in the gradient of
+where the steps end, and in the memory and time that it takes:
+
+  choice                 gradient            memory for T steps
+  Unrolled(remat=False)  exact               T times the activations of a step
+  Unrolled()             exact               those of one step, T times the parameters
+  MixFlow()              exact               the same, with less for the one step
+  Implicit()             exact where the     those of one step
+                         steps converge
+  Truncated(k)           of the last k       as Unrolled() for k steps
+  FirstOrder()           without second      the parameters
+                         derivatives
+
+References:
+  Finn, Abbeel, Levine, "Model-Agnostic Meta-Learning" (2017), eq. 1 and section 5.2.
+  Rajeswaran, Finn, Kakade, Levine, "Meta-Learning with Implicit Gradients" (2019).
+  Kemaev, Calian, Zintgraf, Farquhar, van Hasselt, "Scalable Meta-Learning via
+  Mixed-Mode Differentiation" (2025), for MixFlow-MG.
+"""
+
+import abc
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.sparse.linalg import cg
+
+from jaxmeta.core.types import Array, FastParams, PyTree, Scalar
+
+Loss: TypeAlias = Callable[[FastParams], Scalar]
+Gradient: TypeAlias = Callable[[FastParams], FastParams]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetaGradient(abc.ABC):
+    """One way to differentiate gradient descent."""
+
+    @abc.abstractmethod
+    def descend(
+        self,
+        loss: Loss,
+        start: FastParams,
+        rates: PyTree,
+        *,
+        num_steps: int,
+        per_step: bool,
+    ) -> FastParams:
+        """`num_steps` steps down `loss`, see `inner_loop.descend`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unrolled(MetaGradient):
+    """The exact gradient, by reverse-mode differentiation of every step.
+
+    Example:
+      >>> Unrolled().remat
+      True
+    """
+
+    remat: bool = True
+    """Recompute each step in the backward pass instead of storing its activations."""
+
+    def descend(self, loss, start, rates, *, num_steps, per_step):
+        return _descend(
+            jax.grad(loss),
+            start,
+            rates,
+            num_steps=num_steps,
+            per_step=per_step,
+            remat=self.remat,
+        )
+
+
+UNROLLED = Unrolled()
+"""The default."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FirstOrder(MetaGradient):
+    """The inner gradients are constants: no second derivative of any kind.
+
+    The start gets the gradient at the end unchanged, the rates get theirs, and what the
+    loss closes over gets only what it has from the outer loss.
+    """
+
+    def descend(self, loss, start, rates, *, num_steps, per_step):
+        gradient = lambda fast: jax.lax.stop_gradient(jax.grad(loss)(fast))
+        return _descend(gradient, start, rates, num_steps=num_steps, per_step=per_step)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Truncated(MetaGradient):
+    """The exact gradient of the last steps; those before are `FirstOrder`.
+
+    Raises:
+      ValueError: for fewer than one step.
+    """
+
+    steps: int = 1
+    """So many, >= 1; more than are taken are all of them."""
+
+    remat: bool = True
+    """As in `Unrolled`."""
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"steps must be >= 1, got {self.steps}.")
+
+    def descend(self, loss, start, rates, *, num_steps, per_step):
+        before = max(0, num_steps - self.steps)
+        of = lambda part: jax.tree.map(lambda r: r[part], rates) if per_step else rates
+        if before:
+            start = FirstOrder().descend(
+                loss,
+                start,
+                of(slice(before)),
+                num_steps=before,
+                per_step=per_step,
+            )
+        return Unrolled(remat=self.remat).descend(
+            loss,
+            start,
+            of(slice(before, None)),
+            num_steps=num_steps - before,
+            per_step=per_step,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixFlow(MetaGradient):
+    """The exact gradient, whose second derivatives are forward over reverse.
+
+    The backward pass needs, with the gradient u of the outer loss at a step's end, the
+    products `u' d grad_v L / d(v, w)`, w being what the loss closes over. The Hessian
+    is symmetric, so this is the derivative of `grad_(v, w) L` at v in the direction u:
+    one forward derivative of a gradient, which stores no activations of its own, in
+    place of the reverse derivative of one. The loss must have a forward derivative.
+    """
+
+    def descend(self, loss, start, rates, *, num_steps, per_step):
+        explicit, closed = _with_arguments(loss, start)
+        scaled = functools.partial(jax.tree.map, lambda rate, u: rate * u)
+
+        @jax.custom_vjp
+        def step(fast, rates, closed):
+            return _move(fast, rates, jax.grad(explicit)(fast, *closed))
+
+        def backward(saved, u):
+            fast, rates, closed = saved
+            gradient, (hessian, mixed) = _second_derivatives(
+                explicit, fast, closed, scaled(rates, u)
+            )
+            of_rates = jax.vjp(lambda rates: scaled(rates, gradient), rates)[1]
+            minus = functools.partial(jax.tree.map, jnp.negative)
+            of_fast = jax.tree.map(jnp.subtract, u, hessian)
+            return of_fast, minus(of_rates(u)[0]), minus(mixed)
+
+        step.defvjp(lambda *args: (step(*args), args), backward)
+        return _repeat(
+            lambda fast, rates: step(fast, rates, closed),
+            start,
+            rates,
+            num_steps=num_steps,
+            per_step=per_step,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Implicit(MetaGradient):
+    """Gradient of the minimum of `L(v) + damping / 2 |v - start|^2` (iMAML).
+
+    The steps go down this loss. Their gradient is the one that their end would have
+    were it the minimum, whatever the path: `(H + damping)^-1` is applied by conjugate
+    gradients. It is wrong by as much as the steps have not converged, and needs
+    `H + damping` to be positive. The rates get none.
+
+    Raises:
+      ValueError: for a number that is not positive.
+    """
+
+    damping: float = 1.0
+    """How strongly the start pulls, > 0; lambda in the paper."""
+
+    solver_steps: int = 10
+    """Steps of conjugate gradients, >= 1."""
+
+    def __post_init__(self):
+        if not (math.isfinite(self.damping) and self.damping > 0):
+            raise ValueError(
+                f"damping must be a positive finite number, got {self.damping}."
+            )
+        if self.solver_steps < 1:
+            raise ValueError(f"solver_steps must be >= 1, got {self.solver_steps}.")
+
+    def descend(self, loss, start, rates, *, num_steps, per_step):
+        explicit, closed = _with_arguments(loss, start)
+        toward = lambda g, v, v0: g + self.damping * (v - v0)
+
+        @jax.custom_vjp
+        def end(start, closed, rates):
+            return _descend(
+                lambda v: jax.tree.map(
+                    toward, jax.grad(explicit)(v, *closed), v, start
+                ),
+                start,
+                rates,
+                num_steps=num_steps,
+                per_step=per_step,
+            )
+
+        def forward(start, closed, rates):
+            fast = end(start, closed, rates)
+            return fast, (fast, closed)
+
+        def backward(saved, u):
+            along = functools.partial(_second_derivatives, explicit, *saved)
+            damp = lambda h, u: h + self.damping * u
+            damped = lambda u: jax.tree.map(damp, along(u)[1][0], u)
+            solved, _ = cg(damped, u, maxiter=self.solver_steps)
+            _, (_, mixed) = along(solved)
+            scaled = lambda by: functools.partial(jax.tree.map, lambda x: by * x)
+            return scaled(self.damping)(solved), scaled(-1.0)(mixed), None
+
+        end.defvjp(forward, backward)
+        return end(start, closed, rates)
+
+
+def _with_arguments(
+    loss: Loss, start: FastParams
+) -> tuple[Callable[..., Scalar], list[Array]]:
+    """A loss whose further arguments are what it closed over, and these."""
+    return jax.closure_convert(loss, start)
+
+
+def _second_derivatives(
+    loss: Callable[..., Scalar], fast: FastParams, closed: list[Array], u: FastParams
+) -> tuple[FastParams, tuple[FastParams, list[Array]]]:
+    """Of `L(v, *w)`: `grad_v L`, and of it `u' d/dv` and `u' d/dw`.
+
+    The last two are the derivative along u in v of both gradients of L, forward over
+    reverse, as second derivatives commute.
+    """
+    both = jax.grad(lambda fast, closed: loss(fast, *closed), (0, 1))
+    (gradient, _), products = jax.jvp(lambda fast: both(fast, closed), (fast,), (u,))
+    return gradient, products
+
+
+def _move(fast: FastParams, rates: PyTree, gradient: FastParams) -> FastParams:
+    return jax.tree.map(lambda v, rate, g: v - rate * g, fast, rates, gradient)
+
+
+def _descend(gradient: Gradient, start: FastParams, rates: PyTree, **settings):
+    """`v <- v - rate * gradient(v)`, with the settings of `_repeat`."""
+    step = lambda fast, rates: _move(fast, rates, gradient(fast))
+    return _repeat(step, start, rates, **settings)
+
+
+def _repeat(
+    step: Callable[[FastParams, PyTree], FastParams],
+    start: FastParams,
+    rates: PyTree,
+    *,
+    num_steps: int,
+    per_step: bool,
+    remat: bool = False,
+) -> FastParams:
+    """`num_steps` times `v <- step(v, rates)`."""
+    if num_steps == 1:  # nothing to scan over, nothing for remat to save
+        return step(start, jax.tree.map(lambda r: r[0], rates) if per_step else rates)
+    if remat:
+        # Inside a scan XLA cannot undo the recomputation, so the costly fences that
+        # prevent it elsewhere are not needed.
+        step = jax.checkpoint(step, prevent_cse=False)
+
+    def body(fast, step_rates):
+        return step(fast, step_rates if per_step else rates), None
+
+    fast, _ = jax.lax.scan(body, start, rates if per_step else None, length=num_steps)
+    return fast
