@@ -7,20 +7,23 @@ from jaxmeta.meta.meta_gradient import UNROLLED, Loss, MetaGradient
 def descend(
     loss: Loss,
     start: FastParams,
+    context: PyTree,
     rates: PyTree,
     *,
     num_steps: int,
     per_step: bool = False,
     meta_gradient: MetaGradient = UNROLLED,
 ) -> FastParams:
-    """`num_steps` steps of gradient descent, `v <- v - rate * grad loss(v)`.
+    """`num_steps` steps of gradient descent, `v <- v - rate * grad_v loss(v, context)`.
 
     Rates are leaves like any other: the outer gradient reaches them, so they can be
     learned. Each rate broadcasts against its parameter.
 
     Args:
-      loss: the support loss of the fast parameters.
+      loss: the support loss, of the fast parameters and the context.
       start: fast parameters before the first step, `*p` each.
+      context: all else that the loss depends on: other parameters, which may get outer
+        gradients too, and the data. It must close over nothing that JAX traces.
       rates: same tree as `start`; leaves `[]` (per tensor) or `*p` (per parameter),
         with a leading `[num_steps]` axis if `per_step`.
       num_steps: >= 1.
@@ -39,14 +42,13 @@ def descend(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> end = descend(
-      ...     lambda v: 0.5 * v**2, jnp.array(1.0), jnp.array(0.5), num_steps=3
-      ... )
+      >>> loss = lambda v, context: 0.5 * (v - context) ** 2
+      >>> end = descend(loss, jnp.array(1.0), 0.0, jnp.array(0.5), num_steps=3)
       >>> float(end)
       0.125
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be >= 1, got {num_steps}.")
     return meta_gradient.descend(
-        loss, start, rates, num_steps=num_steps, per_step=per_step
+        loss, start, context, rates, num_steps=num_steps, per_step=per_step
     )

@@ -137,8 +137,9 @@ class Maml(Learner):
         return outputs
 
     def _adapt(self, params: Params, support: Examples, num_steps: int) -> FastParams:
-        def support_loss(fast: FastParams) -> Scalar:
-            outputs = self.predict(params, fast, support.inputs)
+        def support_loss(fast: FastParams, context: PyTree) -> Scalar:
+            slow, support = context
+            outputs = self.predict({"slow": slow}, fast, support.inputs)
             return self.objective(outputs, support.targets)[0]
 
         start = params["fast"]
@@ -146,6 +147,7 @@ class Maml(Learner):
         return descend(
             support_loss,
             start,
+            (params["slow"], support),
             self._initial_rates(start) if rates is None else rates,
             num_steps=num_steps,
             per_step=self.per_step,

@@ -32,9 +32,11 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
-from jaxmeta.core.types import Array, FastParams, PyTree, Scalar
+from jaxmeta.core.types import FastParams, PyTree, Scalar
 
-Loss: TypeAlias = Callable[[FastParams], Scalar]
+Loss: TypeAlias = Callable[[FastParams, PyTree], Scalar]
+"""Of fast parameters, and of everything else that it depends on."""
+
 Gradient: TypeAlias = Callable[[FastParams], FastParams]
 
 
@@ -47,6 +49,7 @@ class MetaGradient(abc.ABC):
         self,
         loss: Loss,
         start: FastParams,
+        context: PyTree,
         rates: PyTree,
         *,
         num_steps: int,
@@ -67,9 +70,9 @@ class Unrolled(MetaGradient):
     remat: bool = True
     """Recompute each step in the backward pass instead of storing its activations."""
 
-    def descend(self, loss, start, rates, *, num_steps, per_step):
+    def descend(self, loss, start, context, rates, *, num_steps, per_step):
         return _descend(
-            jax.grad(loss),
+            lambda fast: jax.grad(loss)(fast, context),
             start,
             rates,
             num_steps=num_steps,
@@ -86,12 +89,12 @@ UNROLLED = Unrolled()
 class FirstOrder(MetaGradient):
     """The inner gradients are constants: no second derivative of any kind.
 
-    The start gets the gradient at the end unchanged, the rates get theirs, and what the
-    loss closes over gets only what it has from the outer loss.
+    The start gets the gradient at the end unchanged, the rates get theirs, and the
+    context gets only what it has from the outer loss.
     """
 
-    def descend(self, loss, start, rates, *, num_steps, per_step):
-        gradient = lambda fast: jax.lax.stop_gradient(jax.grad(loss)(fast))
+    def descend(self, loss, start, context, rates, *, num_steps, per_step):
+        gradient = lambda v: jax.lax.stop_gradient(jax.grad(loss)(v, context))
         return _descend(gradient, start, rates, num_steps=num_steps, per_step=per_step)
 
 
@@ -113,13 +116,14 @@ class Truncated(MetaGradient):
         if self.steps < 1:
             raise ValueError(f"steps must be >= 1, got {self.steps}.")
 
-    def descend(self, loss, start, rates, *, num_steps, per_step):
+    def descend(self, loss, start, context, rates, *, num_steps, per_step):
         before = max(0, num_steps - self.steps)
         of = lambda part: jax.tree.map(lambda r: r[part], rates) if per_step else rates
         if before:
             start = FirstOrder().descend(
                 loss,
                 start,
+                context,
                 of(slice(before)),
                 num_steps=before,
                 per_step=per_step,
@@ -127,6 +131,7 @@ class Truncated(MetaGradient):
         return Unrolled(remat=self.remat).descend(
             loss,
             start,
+            context,
             of(slice(before, None)),
             num_steps=num_steps - before,
             per_step=per_step,
@@ -138,33 +143,31 @@ class MixFlow(MetaGradient):
     """The exact gradient, whose second derivatives are forward over reverse.
 
     The backward pass needs, with the gradient u of the outer loss at a step's end, the
-    products `u' d grad_v L / d(v, w)`, w being what the loss closes over. The Hessian
+    products `u' d grad_v L / d(v, w)`, w being the context. The Hessian
     is symmetric, so this is the derivative of `grad_(v, w) L` at v in the direction u:
     one forward derivative of a gradient, which stores no activations of its own, in
     place of the reverse derivative of one. The loss must have a forward derivative.
     """
 
-    def descend(self, loss, start, rates, *, num_steps, per_step):
-        explicit, closed = _with_arguments(loss, start)
+    def descend(self, loss, start, context, rates, *, num_steps, per_step):
         scaled = functools.partial(jax.tree.map, lambda rate, u: rate * u)
 
         @jax.custom_vjp
-        def step(fast, rates, closed):
-            return _move(fast, rates, jax.grad(explicit)(fast, *closed))
+        def step(fast, rates, context):
+            return _move(fast, rates, jax.grad(loss)(fast, context))
 
         def backward(saved, u):
-            fast, rates, closed = saved
+            fast, rates, context = saved
             gradient, (hessian, mixed) = _second_derivatives(
-                explicit, fast, closed, scaled(rates, u)
+                loss, fast, context, scaled(rates, u)
             )
             of_rates = jax.vjp(lambda rates: scaled(rates, gradient), rates)[1]
-            minus = functools.partial(jax.tree.map, jnp.negative)
             of_fast = jax.tree.map(jnp.subtract, u, hessian)
-            return of_fast, minus(of_rates(u)[0]), minus(mixed)
+            return of_fast, _times(-1.0, of_rates(u)[0]), _times(-1.0, mixed)
 
         step.defvjp(lambda *args: (step(*args), args), backward)
         return _repeat(
-            lambda fast, rates: step(fast, rates, closed),
+            lambda fast, rates: step(fast, rates, context),
             start,
             rates,
             num_steps=num_steps,
@@ -199,57 +202,52 @@ class Implicit(MetaGradient):
         if self.solver_steps < 1:
             raise ValueError(f"solver_steps must be >= 1, got {self.solver_steps}.")
 
-    def descend(self, loss, start, rates, *, num_steps, per_step):
-        explicit, closed = _with_arguments(loss, start)
+    def descend(self, loss, start, context, rates, *, num_steps, per_step):
         toward = lambda g, v, v0: g + self.damping * (v - v0)
 
         @jax.custom_vjp
-        def end(start, closed, rates):
+        def end(start, context, rates):
             return _descend(
-                lambda v: jax.tree.map(
-                    toward, jax.grad(explicit)(v, *closed), v, start
-                ),
+                lambda v: jax.tree.map(toward, jax.grad(loss)(v, context), v, start),
                 start,
                 rates,
                 num_steps=num_steps,
                 per_step=per_step,
             )
 
-        def forward(start, closed, rates):
-            fast = end(start, closed, rates)
-            return fast, (fast, closed)
+        def forward(start, context, rates):
+            fast = end(start, context, rates)
+            return fast, (fast, context)
 
         def backward(saved, u):
-            along = functools.partial(_second_derivatives, explicit, *saved)
+            along = functools.partial(_second_derivatives, loss, *saved)
             damp = lambda h, u: h + self.damping * u
             damped = lambda u: jax.tree.map(damp, along(u)[1][0], u)
             solved, _ = cg(damped, u, maxiter=self.solver_steps)
             _, (_, mixed) = along(solved)
-            scaled = lambda by: functools.partial(jax.tree.map, lambda x: by * x)
-            return scaled(self.damping)(solved), scaled(-1.0)(mixed), None
+            return _times(self.damping, solved), _times(-1.0, mixed), None
 
         end.defvjp(forward, backward)
-        return end(start, closed, rates)
-
-
-def _with_arguments(
-    loss: Loss, start: FastParams
-) -> tuple[Callable[..., Scalar], list[Array]]:
-    """A loss whose further arguments are what it closed over, and these."""
-    return jax.closure_convert(loss, start)
+        return end(start, context, rates)
 
 
 def _second_derivatives(
-    loss: Callable[..., Scalar], fast: FastParams, closed: list[Array], u: FastParams
-) -> tuple[FastParams, tuple[FastParams, list[Array]]]:
-    """Of `L(v, *w)`: `grad_v L`, and of it `u' d/dv` and `u' d/dw`.
+    loss: Loss, fast: FastParams, context: PyTree, u: FastParams
+) -> tuple[FastParams, tuple[FastParams, PyTree]]:
+    """Of `L(v, w)`: `grad_v L`, and of it `u' d/dv` and `u' d/dw`.
 
     The last two are the derivative along u in v of both gradients of L, forward over
     reverse, as second derivatives commute.
     """
-    both = jax.grad(lambda fast, closed: loss(fast, *closed), (0, 1))
-    (gradient, _), products = jax.jvp(lambda fast: both(fast, closed), (fast,), (u,))
+    both = jax.grad(loss, (0, 1), allow_int=True)  # labels, too, are in the context
+    (gradient, _), products = jax.jvp(lambda fast: both(fast, context), (fast,), (u,))
     return gradient, products
+
+
+def _times(factor: float, tree: PyTree) -> PyTree:
+    """`factor * tree`, but for what has no derivative."""
+    none = jax.dtypes.float0
+    return jax.tree.map(lambda x: x if x.dtype == none else factor * x, tree)
 
 
 def _move(fast: FastParams, rates: PyTree, gradient: FastParams) -> FastParams:

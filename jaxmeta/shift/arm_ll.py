@@ -127,7 +127,8 @@ class ArmLl(ShiftLearner):
     def _step_down(self, params: Params, model_state, inputs: Array, mask: Array):
         """The network's parameters after the steps on one set."""
 
-        def unlabelled(network):
+        def unlabelled(network, context):
+            params, model_state, inputs, mask = context
             moved = {**params, "network": network}
             outputs, _ = self.forward(moved, model_state, inputs, mask, OWN)
             loss = self.learned_loss.apply(
@@ -138,7 +139,11 @@ class ArmLl(ShiftLearner):
 
         rates = jax.tree.map(lambda _: self.inner_rate, params["network"])
         network = descend(
-            unlabelled, params["network"], rates, num_steps=self.inner_steps
+            unlabelled,
+            params["network"],
+            (params, model_state, inputs, mask),
+            rates,
+            num_steps=self.inner_steps,
         )
         return {**params, "network": network}
 

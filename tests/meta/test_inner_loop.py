@@ -60,8 +60,8 @@ def by_hand(rates):
 
 
 def outer(start, rates, b, **settings):
-    loss = lambda v: 0.5 * v @ A @ v - b @ v
-    return jnp.asarray(C) @ descend(loss, start, rates, **settings)
+    loss = lambda v, b: 0.5 * v @ A @ v - b @ v
+    return jnp.asarray(C) @ descend(loss, start, b, rates, **settings)
 
 
 def gradients_of(rates, **settings):
@@ -81,10 +81,11 @@ def products(rates):
 @step_counts
 @choices
 def test_follows_gradient_descent_by_hand(num_steps, choice):
-    loss = lambda v: 0.5 * v @ A @ v - jnp.asarray(B) @ v
+    loss = lambda v, b: 0.5 * v @ A @ v - b @ v
     end = descend(
         loss,
         jnp.asarray(START),
+        jnp.asarray(B),
         jnp.asarray(0.2),
         num_steps=num_steps,
         meta_gradient=choice,
@@ -111,7 +112,7 @@ def test_first_order_gradient_passes_the_steps_unchanged(num_steps):
 
 @exactly
 @step_counts
-def test_the_exact_gradient_reaches_what_the_loss_closes_over(num_steps, choice):
+def test_the_exact_gradient_reaches_the_context(num_steps, choice):
     _, _, b = gradients_of(0.2, num_steps=num_steps, meta_gradient=choice)
     # v_{t+1} = J v_t + r b: b enters at every step and is carried on by the rest.
     expected = 0.2 * sum(products([np.full(4, 0.2)] * num_steps)[1:])
@@ -204,10 +205,12 @@ def test_implicit_is_unrolled_where_the_steps_converge():
     pulled = lambda v, b: jnp.sum(jnp.cosh(v - b)) + 0.3 * v[0] * v[1]
 
     def total(start, b, choice, damping):
-        loss = lambda v: pulled(v, b) + 0.5 * damping * jnp.sum((v - start) ** 2)
-        end = descend(
-            loss, start, jnp.asarray(0.2), num_steps=200, meta_gradient=choice
-        )
+        def loss(v, context):
+            start, b = context
+            return pulled(v, b) + 0.5 * damping * jnp.sum((v - start) ** 2)
+
+        rate, context = jnp.asarray(0.2), (start, b)
+        end = descend(loss, start, context, rate, num_steps=200, meta_gradient=choice)
         return jnp.asarray(C) @ jnp.sin(end)
 
     args = jnp.asarray(START), jnp.asarray(B)
@@ -218,18 +221,18 @@ def test_implicit_is_unrolled_where_the_steps_converge():
 
 
 def test_n_steps_are_one_step_n_times():
-    loss = lambda v: jnp.sum(jnp.sin(v) ** 2) + v[0] * v[1]
-    once = functools.partial(descend, loss, rates=jnp.asarray(0.1), num_steps=1)
-    start = jnp.asarray(START)
-    together = descend(loss, start, jnp.asarray(0.1), num_steps=3)
+    loss = lambda v, _: jnp.sum(jnp.sin(v) ** 2) + v[0] * v[1]
+    rate, start = jnp.asarray(0.1), jnp.asarray(START)
+    once = lambda v: descend(loss, v, (), rate, num_steps=1)
+    together = descend(loss, start, (), rate, num_steps=3)
     np.testing.assert_allclose(together, once(once(once(start))), **EXACT)
 
 
 def test_every_leaf_has_the_rate_at_its_place():
     start = {"a": jnp.ones(2), "b": (jnp.ones(()), jnp.ones((2, 2)))}
     rates = {"a": jnp.array(0.5), "b": (jnp.array(0.0), jnp.array([[1.0, 2.0]] * 2))}
-    total = lambda tree: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(tree))
-    end = descend(total, start, rates, num_steps=2)
+    total = lambda tree, _: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(tree))
+    end = descend(total, start, (), rates, num_steps=2)
     np.testing.assert_array_equal(end["a"], [0.0, 0.0])
     np.testing.assert_array_equal(end["b"][0], 1.0)
     np.testing.assert_array_equal(end["b"][1], [[-1.0, -3.0]] * 2)
@@ -237,8 +240,9 @@ def test_every_leaf_has_the_rate_at_its_place():
 
 @pytest.mark.parametrize("num_steps", [0, -1])
 def test_refuses_fewer_than_one_step(num_steps):
+    loss = lambda v, _: v.sum()
     with pytest.raises(ValueError, match=f"num_steps must be >= 1, got {num_steps}"):
-        descend(jnp.sum, jnp.ones(2), jnp.asarray(0.1), num_steps=num_steps)
+        descend(loss, jnp.ones(2), (), jnp.asarray(0.1), num_steps=num_steps)
 
 
 @pytest.mark.parametrize(
