@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.ndimage import map_coordinates
 
 from jaxmeta.core.task import DeviceSource, Examples, Task
 from jaxmeta.core.types import Array, Float, Int, PRNGKey, Split
@@ -25,6 +24,7 @@ from jaxmeta.data.digits import FORM_STARTS, digits_by_form
 from jaxmeta.data.episodes import SPLITS
 from jaxmeta.data.mnist import FILE, load_mnist
 from jaxmeta.data.source import DataError, find_file, needed_file
+from jaxmeta.data.warp import rotation, warp
 
 Origin: TypeAlias = Literal["auto", "npz", "digits"]
 
@@ -233,14 +233,8 @@ def turn(
       [[2. 4.]
        [1. 3.]]
     """
-    side = images.shape[-1]
-    offsets = jnp.arange(side) - (side - 1) / 2
-    y, x = jnp.meshgrid(offsets, offsets, indexing="ij")
-    cosine, sine = jnp.cos(angle), jnp.sin(angle)
-    # Where every pixel comes from; rows count downwards.
-    from_y, from_x = cosine * y + sine * x, cosine * x - sine * y
-    where = [from_y + (side - 1) / 2, from_x + (side - 1) / 2]
-    return jax.vmap(lambda image: map_coordinates(image, where, order=1))(images)
+    turned = jax.vmap(lambda image: warp(image[..., None], rotation(angle)))(images)
+    return turned[..., 0]
 
 
 def _scaled(images: Array) -> Array:

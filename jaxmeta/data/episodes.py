@@ -12,6 +12,7 @@ floats. So a training step needs no host, and thousands run in one `lax.scan`.
 import abc
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
 
 import jax
@@ -66,6 +67,10 @@ class EpisodeSource(DeviceSource):
       ways: classes per episode, N >= 2.
       shots: support examples per class, K >= 1.
       queries: query examples per class, >= 1.
+      augment: changes every query image, `(key, image) -> image`; the support is never
+        changed, so that what does not matter has to be learned between tasks
+        (Zhou et al., Meta-Learning Symmetries by Reparameterization, 2021, algorithm
+        2). `jaxmeta.symmetry.augment.Augment` is theirs.
       rotations: whether each class turned by 90, 180 and 270 degrees counts as three
         further classes of the same split (Santoro et al., One-shot Learning with
         Memory-Augmented Neural Networks, 2016, section 4.1). Images must be square.
@@ -85,6 +90,7 @@ class EpisodeSource(DeviceSource):
     shots: int = 1
     queries: int = 15
     rotations: bool = True
+    augment: Callable[[PRNGKey, Array], Array] | None = None
 
     def __post_init__(self) -> None:
         limits = {"ways": 2, "shots": 1, "queries": 1}
@@ -166,7 +172,7 @@ class EpisodeSource(DeviceSource):
         if split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, got {split!r}.")
         pool = data.pools[split]
-        class_key, example_key = jax.random.split(key)
+        class_key, example_key, augment_key = jax.random.split(key, 3)
         chosen = _distinct(class_key, pool.size * self._turns, self.ways)
         classes, turns = pool[chosen // self._turns], chosen % self._turns
         draw = lambda k: _distinct(k, data.images.shape[1], self.shots + self.queries)
@@ -176,9 +182,13 @@ class EpisodeSource(DeviceSource):
             turned = [jnp.rot90(images, k, axes=(2, 3)) for k in range(self._turns)]
             images = jnp.stack(turned)[turns, jnp.arange(self.ways)]
         images = images.astype(jnp.float32) / 255.0
+        query = _examples(images[:, self.shots :])
+        if self.augment is not None:
+            keys = jax.random.split(augment_key, len(query.inputs))
+            query = query._replace(inputs=jax.vmap(self.augment)(keys, query.inputs))
         return Task(
             support=_examples(images[:, : self.shots]),
-            query=_examples(images[:, self.shots :]),
+            query=query,
             task_id=jnp.zeros((), jnp.int32),
         )
 

@@ -192,6 +192,21 @@ def test_turned_copies_are_classes_of_their_own():
     assert {turn_of(image) for image in images.reshape(-1, 2, 2)} == {0, 1, 2, 3}
 
 
+def add_noise(key, image):
+    return image + jax.random.uniform(key, image.shape)
+
+
+def test_query_images_alone_are_augmented_each_with_a_key_of_its_own():
+    plain, changed = draw(small()), draw(small(augment=add_noise))
+    np.testing.assert_array_equal(changed.support.inputs, plain.support.inputs)
+    np.testing.assert_array_equal(changed.query.targets, plain.query.targets)
+    noise = np.asarray(changed.query.inputs - plain.query.inputs)
+    assert 0.0 <= noise.min() < 0.01
+    assert 0.99 < noise.max() < 1.0 + 1e-6
+    rows = noise.reshape(-1, 4)
+    assert len(np.unique(rows.round(5), axis=0)) == len(rows)
+
+
 def test_classes_are_read_once_and_stay_bytes():
     calls = []
 

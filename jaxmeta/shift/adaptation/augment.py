@@ -5,9 +5,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.ndimage import map_coordinates
 
 from jaxmeta.core.types import Array, Float, PRNGKey
+from jaxmeta.data.warp import rotation, warp
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,18 +53,12 @@ class Jitter:
         between = lambda key, bound, shape=(): jax.random.uniform(
             key, shape, minval=-bound, maxval=bound
         )
-        height, width, _ = image.shape
-        shift = between(shift_key, self.max_shift, (2,))
+        sides = jnp.array(image.shape[:2])
+        shift = sides * between(shift_key, self.max_shift, (2,))
         turn = between(turn_key, math.radians(self.max_turn_deg))
         scale = 1.0 + between(scale_key, self.max_scale)
         chosen = jax.random.bernoulli(mirror_key) if self.mirror else False
-        side = jnp.where(chosen, -1.0, 1.0)
-        offsets = [jnp.arange(size) - (size - 1) / 2 for size in (height, width)]
-        y, x = jnp.meshgrid(*offsets, indexing="ij")
-        y, x = y - shift[0] * height, x - shift[1] * width
+        mirror = jnp.array([1.0, jnp.where(chosen, -1.0, 1.0)])
         # Where every pixel comes from: back through all that is done to the image.
-        cosine, sine = jnp.cos(turn) / scale, jnp.sin(turn) / scale
-        from_y, from_x = cosine * y + sine * x, side * (cosine * x - sine * y)
-        where = [from_y + (height - 1) / 2, from_x + (width - 1) / 2]
-        warp = lambda channel: map_coordinates(channel, where, order=1, mode="nearest")
-        return jax.vmap(warp, in_axes=-1, out_axes=-1)(image)
+        matrix = mirror[:, None] * rotation(turn) / scale
+        return warp(image, matrix, -matrix @ shift, border="nearest")
