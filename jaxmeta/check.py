@@ -21,6 +21,7 @@ from jaxmeta.data.groups import GroupSource
 from jaxmeta.data.mnist import NUM_CLASSES
 from jaxmeta.data.source import settle
 from jaxmeta.meta.maml import Maml
+from jaxmeta.meta.protonet import ProtoNet
 from jaxmeta.multitask.hard_sharing import HardSharing
 from jaxmeta.shift.adaptation import Adapting
 from jaxmeta.shift.dann import Dann
@@ -206,7 +207,13 @@ def _check_step_metrics(experiment: Experiment, params: PyTree) -> None:
 def _check_ways(experiment: Experiment, task: Task) -> None:
     """A label without an output is no error in JAX: the loss is nan."""
     learner, source = experiment.learner, experiment.source
-    if not (isinstance(learner, Maml) and isinstance(source, EpisodeSource)):
+    if not isinstance(source, EpisodeSource):
+        return
+    if isinstance(learner, ProtoNet) and learner.ways != source.ways:
+        raise ValueError(
+            f"learner.ways must be source.ways, got {learner.ways} and {source.ways}."
+        )
+    if not isinstance(learner, Maml):
         return
     apply = functools.partial(learner.network.init_with_output, jax.random.key(0))
     outputs, _ = jax.eval_shape(apply, task.support.inputs)

@@ -37,7 +37,7 @@ class Maml(Learner):
     `v' = v - rate * grad_v L_support(U, v)`, repeated; the outer loss is
     `L_query(U, v')`, and its gradient goes to (v, U, rate).
 
-    The meta-parameters are `{"fast": v, "slow": other collections, "rates": ...}`;
+    The meta-parameters are `{"fast": v, "slow": all else, "rates": ...}`;
     `rates` is absent when they are fixed.
 
     Raises:
@@ -80,6 +80,11 @@ class Maml(Learner):
     per_step: bool = False
     """Whether every inner step has its own rates."""
 
+    only: tuple[str, ...] = ()
+    """Names in `params` that the inner loop moves, the others being common to all
+    tasks; empty: all. Only the head, `("Dense_0",)` of `Conv4`, is ANIL (Raghu et al.,
+    "Rapid Learning or Feature Reuse?", 2020)."""
+
     meta_gradient: MetaGradient = UNROLLED
     """How the outer gradient goes through the inner steps."""
 
@@ -116,7 +121,16 @@ class Maml(Learner):
 
     def init(self, key, example):
         slow = dict(self.network.init(key, example.support.inputs))
-        params = {"fast": slow.pop(FAST), "slow": slow}
+        fast = dict(slow.pop(FAST))
+        if self.only:
+            if unknown := set(self.only) - set(fast):
+                raise ValueError(
+                    f"only names {', '.join(sorted(unknown))}, and the network's "
+                    f"parameters are {', '.join(fast)}."
+                )
+            slow[FAST] = {k: v for k, v in fast.items() if k not in self.only}
+            fast = {name: fast[name] for name in self.only}
+        params = {"fast": fast, "slow": slow}
         if self.rates != "fixed":
             params["rates"] = self._initial_rates(params["fast"])
         return params, ()
@@ -132,7 +146,9 @@ class Maml(Learner):
 
     def predict(self, params: Params, fast: FastParams, inputs: jax.Array) -> jax.Array:
         """Outputs `[n, ...]` of the network with the given fast weights."""
-        outputs = self.network.apply({FAST: fast, **params["slow"]}, inputs)
+        slow = params["slow"]
+        variables = {**slow, FAST: {**slow.get(FAST, {}), **fast}}
+        outputs = self.network.apply(variables, inputs)
         assert isinstance(outputs, jax.Array)  # not mutable, so no tuple
         return outputs
 

@@ -113,7 +113,8 @@ class Conv4(nn.Module):
 
     Attributes:
       features: channels of every block, >= 1.
-      num_classes: outputs, >= 1.
+      num_classes: outputs, >= 1; None leaves out the head and returns what it would
+        be given.
       num_blocks: >= 1. Images must be at least `2**num_blocks` pixels high and wide.
 
     Raises:
@@ -135,19 +136,19 @@ class Conv4(nn.Module):
     """
 
     features: int = 32
-    num_classes: int = 5
+    num_classes: int | None = 5
     num_blocks: int = 4
 
     def __post_init__(self) -> None:
         for name in ("features", "num_classes", "num_blocks"):
-            if (value := getattr(self, name)) < 1:
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}.")
         super().__post_init__()
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "n height width channel"]
-    ) -> Float[Array, "n num_classes"]:
+    ) -> Float[Array, "n out"]:
         side = 2**self.num_blocks
         if x.ndim != 4 or min(x.shape[1:3]) < side:
             raise ValueError(
@@ -159,4 +160,7 @@ class Conv4(nn.Module):
             # Not nn.BatchNorm, which would carry running averages.
             x = nn.LayerNorm(reduction_axes=(0, 1, 2), feature_axes=-1, epsilon=1e-5)(x)
             x = max_pool_2x2(nn.relu(x))
-        return nn.Dense(self.num_classes)(x.reshape(x.shape[0], -1))
+        features = x.reshape(x.shape[0], -1)
+        if self.num_classes is None:
+            return features
+        return nn.Dense(self.num_classes)(features)

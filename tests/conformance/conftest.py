@@ -22,6 +22,7 @@ from jaxmeta.meta.meta_gradient import (
     Truncated,
     Unrolled,
 )
+from jaxmeta.meta.protonet import ProtoNet
 from jaxmeta.multitask.hard_sharing import HardSharing
 from jaxmeta.networks.conv import Conv4
 from jaxmeta.networks.convnet import ContextNet, ConvNet
@@ -118,6 +119,20 @@ CASES = [
             inner_rate=0.4,
             eval_inner_steps=2,
         ),
+        EPISODES,
+    ),
+    Case(
+        "anil-conv4",
+        Maml(
+            network=Conv4(features=3, num_classes=2, num_blocks=2),
+            objective=cross_entropy,
+            only=("Dense_0",),
+        ),
+        EPISODES,
+    ),
+    Case(
+        "protonet",
+        ProtoNet(network=Conv4(features=3, num_classes=None, num_blocks=2), ways=2),
         EPISODES,
     ),
     Case("one-head", HardSharing(body=BODY, head=MLP(features=(10,))), TURNED),

@@ -341,6 +341,43 @@ def test_refuses_bad_settings(settings, message):
         Maml(network=NETWORKS["MLP"], **settings)
 
 
+def test_anil_moves_the_head_alone_and_is_maml_on_fixed_features():
+    task = make_task()
+    anil = Maml(network=NETWORKS["MLP"], only=("Dense_1",), inner_steps=2)
+    params = start(anil, task)
+    assert set(params["fast"]) == set(params["rates"]) == {"Dense_1"}
+    body = params["slow"]["params"].pop("Dense_0")
+    assert params["slow"] == {"params": {}}
+    params["slow"]["params"]["Dense_0"] = body
+    features = lambda x: jnp.tanh(x @ body["kernel"] + body["bias"][None])
+    of_features = lambda examples: examples._replace(inputs=features(examples.inputs))
+    seen = task._replace(
+        support=of_features(task.support), query=of_features(task.query)
+    )
+    head = Maml(network=MLP(features=(OUT,)), inner_steps=2)
+    rename = lambda tree: {"Dense_0": tree["Dense_1"]}
+    of_head = {
+        "fast": rename(params["fast"]),
+        "slow": {},
+        "rates": rename(params["rates"]),
+    }
+    value, gradient = jax.value_and_grad(outer_loss(anil, task))(params)
+    other, expected = jax.value_and_grad(outer_loss(head, seen))(of_head)
+    np.testing.assert_allclose(value, other, rtol=1e-12)
+    assert_trees_close(rename(gradient["fast"]), expected["fast"], rtol=1e-10)
+    # What is common to all tasks learns in the outer loop.
+    assert_trees_close(
+        gradient, differences(outer_loss(anil, task), params), **DIFFERENCE
+    )
+
+
+def test_refuses_to_move_what_is_not_there():
+    learner = Maml(network=NETWORKS["MLP"], only=("Dense_7",))
+    words = r"only names Dense_7, .* are Dense_0, Dense_1"
+    with pytest.raises(ValueError, match=words):
+        learner.init(KEY, make_task())
+
+
 def test_refuses_rates_that_there_are_not():
     learner = Maml(network=NETWORKS["MLP"])
     # Around the constructor, where the tests' own type checks would object first.
