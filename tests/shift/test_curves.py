@@ -33,6 +33,11 @@ LEARNERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def short_streams(monkeypatch):
+    monkeypatch.setattr(curves, "LEAST_TIME", 1)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tinted(GroupSource):
     """Noise with a brightness a group; test groups have 13, 8 and 13 points."""
@@ -163,7 +168,7 @@ def test_a_run_that_is_not_finished_is_refused(tmp_path, run_of):
     with pytest.raises(ValueError, match="is not finished; train it to its end"):
         accuracy_by_support(run, (4,), points=4)
     with pytest.raises(ValueError, match="is not finished; train it to its end"):
-        stream_accuracy(run, "mixed", length=2, streams=2)
+        stream_accuracy(run, "mixed", length=2, least_streams=2)
 
 
 def test_a_damaged_file_is_named(run_of):
@@ -171,7 +176,7 @@ def test_a_damaged_file_is_named(run_of):
     path = run.directory / "stream_mixed.npz"
     path.write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"stream_mixed\.npz is damaged"):
-        stream_accuracy(run, "mixed", length=2, streams=2)
+        stream_accuracy(run, "mixed", length=2, least_streams=2)
     path.unlink()
 
 
@@ -179,10 +184,10 @@ def test_a_damaged_file_is_named(run_of):
 @pytest.mark.parametrize("name", ["ARM-BN", "ARM-CML"])
 def test_a_stream_is_what_the_method_says_of_it(name, mode, run_of):
     run, length, streams = run_of(name), 9, 4
-    found = stream_accuracy(run, mode, length=length, streams=streams)
+    found = stream_accuracy(run, mode, length=length, least_streams=streams)
     learner, state = run.experiment.learner, restored_state(run)
     data = run.experiment.source.read()["test"]
-    rows = stream_rows(data, mode, length, streams)
+    rows = stream_rows(data, mode, length, 3 * -(-streams // 3))  # of all 3 groups
     whole = jax.jit(
         lambda inputs: stream(learner, state.params, state.model_state, inputs)
     )
@@ -206,12 +211,12 @@ def test_a_compiled_loop_gives_the_same_stream(run_of, monkeypatch):
 
 def test_streams_are_kept_by_mode_and_settings(run_of, monkeypatch):
     run = run_of("ARM-BN")
-    first = stream_accuracy(run, "episodic", length=3, streams=2)
+    first = stream_accuracy(run, "episodic", length=3, least_streams=2)
     monkeypatch.setattr(curves, "_over_streams", not_again)
-    again = stream_accuracy(run, "episodic", length=3, streams=2)
+    again = stream_accuracy(run, "episodic", length=3, least_streams=2)
     np.testing.assert_array_equal(first, again)
     with pytest.raises(AssertionError, match="measured again"):
-        stream_accuracy(run, "episodic", length=3, streams=1)
+        stream_accuracy(run, "episodic", length=3, least_streams=4)
     assert (run.directory / "stream_episodic.npz").exists()
 
 
@@ -221,7 +226,7 @@ def test_what_cannot_be_streamed_says_so(run_of, monkeypatch):
     untrained = lambda run: initial_state(run.experiment)
     monkeypatch.setattr(curves, "restored_state", untrained)
     with pytest.raises(ValueError, match="cannot be streamed"):
-        stream_accuracy(Run(run.directory, other), "mixed", length=2, streams=2)
+        stream_accuracy(Run(run.directory, other), "mixed", length=2, least_streams=2)
 
 
 IDS = np.repeat([0, 1, 2], [5, 2, 6])
@@ -250,6 +255,12 @@ def test_mixed_streams_have_the_same_points_in_another_order():
     continual, mixed = (stream_rows(POINTS, m, 9, 5) for m in ("continual", "mixed"))
     np.testing.assert_array_equal(np.sort(mixed), np.sort(continual))
     assert (mixed != continual).any()
+
+
+def test_every_group_has_its_least_time(monkeypatch):
+    monkeypatch.setattr(curves, "LEAST_TIME", 3)
+    for row in IDS[stream_rows(POINTS, "continual", 8, 20)]:
+        assert sorted(np.bincount(row, minlength=3)) == [0, 4, 4]
 
 
 def test_a_stream_shorter_than_the_groups_are_many():
