@@ -69,6 +69,8 @@ CASES = [
             f"maml-mlp-{type(choice).__name__}",
             Maml(network=MLP_5, inner_steps=2, rates="fixed", meta_gradient=choice),
             SIGNALS,
+            # Conjugate gradients stop a step earlier or later.
+            atol=1e-6 if choice != Implicit() else 1e-3,
         )
         for choice in (FirstOrder(), MixFlow(), Implicit())
     ),
@@ -126,6 +128,7 @@ CASES = [
         "protonet",
         ProtoNet(network=Conv4(features=3, num_classes=None, num_blocks=2), ways=2),
         EPISODES,
+        atol=3e-5,
     ),
     Case("one-head", HardSharing(body=BODY, head=MLP(features=(10,))), TURNED),
     Case(

@@ -106,8 +106,8 @@ def test_evaluation_is_finite_and_names_the_loss(case, trained):
         case.learner, case.source, split="validation", parallel=ALL, tasks_per_batch=4
     )
     values = evaluate(end.params, end.model_state, KEY, 5)
-    classify = case.name in ("maml-conv4", "one-head", "head-a-task")
-    classify |= case.name.startswith("shift-")
+    others = ("maml-conv4", "anil-conv4", "protonet", "one-head", "head-a-task")
+    classify = case.name in others or case.name.startswith("shift-")
     expected = {"loss", "accuracy"} if classify else {"loss"}
     assert set(values) == expected
     assert {rows.shape for rows in values.values()} == {(5,)}
