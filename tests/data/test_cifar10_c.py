@@ -166,7 +166,7 @@ def test_a_class_too_many(tmp_path):
     write_npz(tmp_path, y_test=np.full(11, 10, np.uint8))
     write_frost(tmp_path)
     few = Cifar10C(train_points=1, validation_points=1, test_points=1)
-    with pytest.raises(DataError, match=r"Cifar10C, test: .* below 10, got 10"):
+    with pytest.raises(DataError, match=r"test: .* below 10, got 10"):
         few.read()
 
 
