@@ -19,7 +19,13 @@ import numpy as np
 
 from jaxmeta.core.types import Split
 from jaxmeta.data import source
-from jaxmeta.data.corrupted import CorruptedImages, check_origin, hold_out, severities
+from jaxmeta.data.corrupted import (
+    CorruptedImages,
+    check_origin,
+    hold_out,
+    image_directory,
+    severities,
+)
 from jaxmeta.data.image_folder import LabelledImages, class_names, read_classes
 from jaxmeta.data.source import DataError
 
@@ -131,11 +137,6 @@ class Cifar10C(CorruptedImages):
         return "npz"
 
     @property
-    def _root(self) -> Path:
-        found = source.find_directory(_DIRECTORY)
-        return Path(self.path or found or _DIRECTORY).expanduser()
-
-    @property
     def data_used(self) -> str:
         clean = {
             "npz": f"a subset of CIFAR-10 ({FILE})",
@@ -147,7 +148,11 @@ class Cifar10C(CorruptedImages):
 
     def pools(self) -> dict[Split, LabelledImages | Iterable[LabelledImages]]:
         clean = {"npz": _from_npz, "tfds": _from_tfds}.get(self.origin_used)
-        train, validation, test = clean() if clean else _from_directory(self._root)
+        train, validation, test = (
+            clean()
+            if clean
+            else _from_directory(image_directory(self.path, _DIRECTORY))
+        )
         if self.official_test:
             test = _published()
         return {"train": train, "validation": validation, "test": test}

@@ -14,6 +14,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from jaxmeta.data.corruptions import SEVERITIES, corrupt, frost_textures
 from jaxmeta.data.disk_cache import kept_bytes
 from jaxmeta.data.groups import Groups, GroupSource, check_classes, group_points
 from jaxmeta.data.image_folder import LabelledImages
-from jaxmeta.data.source import DataError
+from jaxmeta.data.source import DataError, find_directory
 
 Group: TypeAlias = tuple[str, int]
 """A corruption and a severity, 1 to 5."""
@@ -326,6 +327,20 @@ def hold_out(pool: LabelledImages, one_in: int, *, where: str) -> list[LabelledI
             )
         held_out[rows[-max(1, len(rows) // one_in) :]] = True
     return [_rows(pool, ~held_out), _rows(pool, held_out)]
+
+
+def image_directory(path: str | None, name: str) -> Path:
+    """The directory of clean images that was named, else the one in the data directory.
+
+    Args:
+      path: what was named, or None.
+      name: of the one in the data directory; it need not be there.
+
+    Example:
+      >>> image_directory("images", "cifar10").name
+      'images'
+    """
+    return Path(path or find_directory(name) or name).expanduser()
 
 
 def check_origin(origin: str, path: str | None, origins: Sequence[str]) -> None:

@@ -112,8 +112,7 @@ class Femnist(GroupSource):
 
     def _found_path(self) -> Path:
         if self.path is None:
-            directory = source.data_dir()
-            path = None if directory is None else directory / _DIRECTORY
+            path = source.find_directory(_DIRECTORY)
         else:
             path = Path(self.path).expanduser()
         if path is None or not path.exists():

@@ -11,7 +11,7 @@ import functools
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +127,7 @@ def find_file(name: str) -> Path | None:
       >>> print(find_file("no_such_data_set.npz"))
       None
     """
-    directory = data_dir()
-    path = directory / name if directory else None
-    return path if path and path.is_file() else None
+    return _find(name, Path.is_file)
 
 
 def find_directory(name: str) -> Path | None:
@@ -145,9 +143,13 @@ def find_directory(name: str) -> Path | None:
       >>> print(find_directory("no_such_data_set"))
       None
     """
+    return _find(name, Path.is_dir)
+
+
+def _find(name: str, is_it: Callable[[Path], bool]) -> Path | None:
     directory = data_dir()
     path = directory / name if directory else None
-    return path if path and path.is_dir() else None
+    return path if path and is_it(path) else None
 
 
 def needed_file(name: str, *, otherwise: str) -> Path:

@@ -19,7 +19,13 @@ import numpy as np
 
 from jaxmeta.core.types import Split
 from jaxmeta.data import source
-from jaxmeta.data.corrupted import CorruptedImages, check_origin, hold_out, severities
+from jaxmeta.data.corrupted import (
+    CorruptedImages,
+    check_origin,
+    hold_out,
+    image_directory,
+    severities,
+)
 from jaxmeta.data.image_folder import (
     LabelledImages,
     class_names,
@@ -131,11 +137,6 @@ class TinyImageNetC(CorruptedImages):
         return "npz"
 
     @property
-    def _root(self) -> Path:
-        found = source.find_directory(_DIRECTORY)
-        return Path(self.path or found or _DIRECTORY).expanduser()
-
-    @property
     def data_used(self) -> str:
         clean = {
             "npz": f"a subset of Tiny ImageNet ({FILE})",
@@ -147,7 +148,8 @@ class TinyImageNetC(CorruptedImages):
         if self.origin_used == "npz":
             where, (train, test) = FILE, _from_npz()
         else:
-            where, (train, test) = str(self._root), _from_directory(self._root)
+            root = image_directory(self.path, _DIRECTORY)
+            where, (train, test) = str(root), _from_directory(root)
         train, validation = hold_out(train, _HELD_OUT, where=where)
         return {"train": train, "validation": validation, "test": test}
 

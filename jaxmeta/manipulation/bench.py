@@ -1,7 +1,6 @@
 """How fast the environment compiles and steps, beside whatever else plays its tasks.
 
-Random actions, a loop of 10 steps as one program. On a CPU its processor time counts,
-which a busy machine disturbs less than the clock; on an accelerator the clock does.
+Random actions, a loop of 10 steps as one program.
 """
 
 import contextlib
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxmeta.core.timing import median_seconds, on_cpu, unit
 from jaxmeta.manipulation.env import ManipulationEnv
 from jaxmeta.manipulation.official import VARIABLE, Official
 from jaxmeta.manipulation.physics import MODES
@@ -97,11 +97,6 @@ def _empty_cache() -> Iterator[None]:
             compilation_cache.reset_cache()
 
 
-def on_cpu() -> bool:
-    """Whether processor time is what counts here."""
-    return jax.default_backend() == "cpu"
-
-
 def sizes() -> tuple[int, ...]:
     """Batches worth measuring on this device."""
     return (64, 1024) if on_cpu() else (1024, 4096, 16384, 65536)
@@ -109,16 +104,8 @@ def sizes() -> tuple[int, ...]:
 
 def rates(programs: Sequence[Program]) -> list[float]:
     """Median environment steps a second of each; they take turns."""
-    clock = time.process_time if on_cpu() else time.perf_counter
-    found: list[list[float]] = [[] for _ in programs]
-    for one in programs:
-        one.run()
-    for _ in range(ROUNDS):
-        for one, mine in zip(programs, found, strict=True):
-            started = clock()
-            one.run()
-            mine.append(one.num_steps / (clock() - started))
-    return [float(np.median(mine)) for mine in found]
+    seconds = median_seconds([one.run for one in programs], ROUNDS)
+    return [one.num_steps / s for one, s in zip(programs, seconds, strict=True)]
 
 
 def measure(
@@ -176,7 +163,7 @@ def measure(
     )
     return {
         "device": jax.devices()[0].device_kind,
-        "time": "CPU s" if on_cpu() else "s",
+        "time": unit(),
         "rows": rows,
         "mixing": alone["steps_per_second"] / same["steps_per_second"],
         "official": official,

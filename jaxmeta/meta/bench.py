@@ -1,20 +1,18 @@
 """What every meta-gradient costs: time, and temporary memory as XLA plans it.
 
 One task of 5-way Omniglot's shape with the four-block network of 32 channels: as many
-query images as support images, the gradient of start, rates and all. On a CPU its
-processor time counts, which a busy machine disturbs less than the clock.
+query images as support images, the gradient of start, rates and all.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxmeta.core.objectives import cross_entropy
 from jaxmeta.core.task import Examples, Task
+from jaxmeta.core.timing import median_seconds, unit
 from jaxmeta.meta.maml import Maml
 from jaxmeta.meta.meta_gradient import (
     FirstOrder,
@@ -29,9 +27,6 @@ from jaxmeta.networks.conv import Conv4
 WAYS, SHOTS, SIDE, FEATURES = 5, (1, 5), 28, 32
 STEPS = (1, 5, 20, 50)
 """Inner steps that are measured."""
-
-ROUNDS = 5
-"""Of which the median counts."""
 
 CHOICES: dict[str, MetaGradient] = {
     "unrolled(remat=False)": Unrolled(remat=False),
@@ -77,7 +72,7 @@ def measure(
             programs = [
                 _program(choice, steps, shot, features) for choice in CHOICES.values()
             ]
-            seconds = _seconds([run for run, _ in programs])
+            seconds = median_seconds([run for run, _ in programs])
             sizes = [size for _, size in programs]
             rows += [
                 {
@@ -92,12 +87,12 @@ def measure(
                 for name, spent, size in zip(CHOICES, seconds, sizes, strict=True)
             ]
     device = jax.devices()[0].device_kind
-    return {"device": device, "time": _clock()[1], "rows": rows}
+    return {"device": device, "time": unit(), "rows": rows}
 
 
 def lines(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """What was measured as lines of text, the heading first."""
-    table = [("shots", "steps", "meta-gradient", f"{found['time']}", "x", "MiB", "x")]
+    table = [("shots", "steps", "meta-gradient", found["time"], "x", "MiB", "x")]
     for row in found["rows"]:
         table.append(
             (
@@ -144,23 +139,3 @@ def _program(
     assert memory is not None
     run = lambda: jax.block_until_ready(compiled(params, task))
     return run, memory.temp_size_in_bytes
-
-
-def _clock() -> tuple[Callable[[], float], str]:
-    if jax.default_backend() == "cpu":
-        return time.process_time, "CPU s"
-    return time.perf_counter, "s"
-
-
-def _seconds(runs: Sequence[Callable[[], Any]]) -> list[float]:
-    """Median seconds of each; they take turns."""
-    clock, _ = _clock()
-    spent: list[list[float]] = [[] for _ in runs]
-    for run in runs:
-        run()
-    for _ in range(ROUNDS):
-        for run, mine in zip(runs, spent, strict=True):
-            started = clock()
-            run()
-            mine.append(clock() - started)
-    return [float(np.median(mine)) for mine in spent]

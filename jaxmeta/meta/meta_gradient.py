@@ -7,7 +7,7 @@ where the steps end, and in the memory and time that it takes:
   choice                 gradient            memory for T steps
   Unrolled(remat=False)  exact               T times the activations of a step
   Unrolled()             exact               those of one step, T times the parameters
-  MixFlow()              exact               the same, with less for the one step
+  MixFlow()              exact               as Unrolled(), see `jaxmeta bench`
   Implicit()             exact where the     those of one step
                          steps converge
   Truncated(k)           of the last k       as Unrolled() for k steps
@@ -143,10 +143,10 @@ class MixFlow(MetaGradient):
     """The exact gradient, whose second derivatives are forward over reverse.
 
     The backward pass needs, with the gradient u of the outer loss at a step's end, the
-    products `u' d grad_v L / d(v, w)`, w being the context. The Hessian
-    is symmetric, so this is the derivative of `grad_(v, w) L` at v in the direction u:
-    one forward derivative of a gradient, which stores no activations of its own, in
-    place of the reverse derivative of one. The loss must have a forward derivative.
+    products `u' d grad_v L / d(v, w)`, w being the context. The Hessian is symmetric,
+    so this is the derivative of `grad_(v, w) L` at v in the direction u: the forward
+    derivative of a gradient in place of the reverse derivative of one. The loss must
+    have a forward derivative, which `networks.convolution` has not.
     """
 
     def descend(self, loss, start, context, rates, *, num_steps, per_step):

@@ -10,10 +10,10 @@ bilinear maps
 
 with `<forward(x, k), y> = <x, backward(y, k)> = <k, correlate(x, y)>` are closed under
 differentiation: the derivative of each is made of the other two. On one core and 100
-images of 28 x 28 with 128 channels, ERM's step takes 2.5 s of CPU time where `lax.conv`
-cropped takes 4.2; the second order step of ARM-LL (6 sets of 50 images, 16 channels)
-1.1 s where it takes 2.7. Other platforms have XLA's own. There is no forward mode
-(`jax.jvp`): take Hessian-vector products as gradients of products with gradients.
+images of 28 x 28 with 128 channels, ERM's step takes 2.5 s of CPU time, where kernel
+gradients over all images at once, with zeros around VALID errors, make it 3.8. Other
+platforms have XLA's own. There is no forward mode (`jax.jvp`): take Hessian-vector
+products as gradients of products with gradients.
 """
 
 import functools
