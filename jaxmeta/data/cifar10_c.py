@@ -147,12 +147,13 @@ class Cifar10C(CorruptedImages):
         return f"{ours}; test: CIFAR-10-C (TFDS)" if self.official_test else ours
 
     def pools(self) -> dict[Split, LabelledImages | Iterable[LabelledImages]]:
-        clean = {"npz": _from_npz, "tfds": _from_tfds}.get(self.origin_used)
-        train, validation, test = (
-            clean()
-            if clean
-            else _from_directory(image_directory(self.path, _DIRECTORY))
-        )
+        root = image_directory(self.path, _DIRECTORY)
+        read = {
+            "npz": _from_npz,
+            "tfds": _from_tfds,
+            "directory": lambda: _from_directory(root),
+        }
+        train, validation, test = read[self.origin_used]()
         if self.official_test:
             test = _published()
         return {"train": train, "validation": validation, "test": test}

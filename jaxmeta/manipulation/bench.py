@@ -22,8 +22,8 @@ from jaxmeta.manipulation.official import VARIABLE, Official
 from jaxmeta.manipulation.physics import MODES
 from jaxmeta.manipulation.suites import Suite
 
-ROUNDS, STEPS = 5, 10
-"""Rounds of which the median counts, and steps of the environment in each."""
+STEPS = 10
+"""Steps of the environment that are timed together."""
 
 OTHERS_STEPS = 100
 """Steps of every task for packages that play one environment."""
@@ -104,7 +104,7 @@ def sizes() -> tuple[int, ...]:
 
 def rates(programs: Sequence[Program]) -> list[float]:
     """Median environment steps a second of each; they take turns."""
-    seconds = median_seconds([one.run for one in programs], ROUNDS)
+    seconds = median_seconds([one.run for one in programs])
     return [one.num_steps / s for one, s in zip(programs, seconds, strict=True)]
 
 
