@@ -132,7 +132,7 @@ def test_too_few_writers(eight, tmp_path):
 
 def test_the_data_directory_is_where_it_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXMETA_DATA_DIR", str(tmp_path))
-    with pytest.raises(DataError, match="^femnist: not found; .*fed_emnist"):
+    with pytest.raises(DataError, match=r"^femnist: not found; .*fed_emnist"):
         Femnist().groups()
     (tmp_path / "femnist").mkdir()
     write(tmp_path / "femnist" / "all_data_0.json", {"a": 1, "b": 1, "c": 1})
