@@ -1,8 +1,11 @@
 """Small things to test with: a smoke learner and source, and the agreement test."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 
@@ -116,6 +119,34 @@ def assert_trees_close(actual, expected, *, rtol: float = 1e-6, atol: float = 1e
     ):
         name = jax.tree_util.keystr(path)
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol, err_msg=name)
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """The programs that XLA compiles inside, or loads from its cache, by name.
+
+    `jit` has a count of its own, but only for as long as the one cache that all
+    functions of a process share is not full.
+
+    Example:
+      >>> step = jax.jit(lambda x: x + 1)
+      >>> with compilations() as compiled:
+      ...     _ = step(1.0), step(2.0), step(3)
+      >>> len(compiled)
+      2
+    """
+    names = []
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        del duration_secs
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(kwargs["fun_name"])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield names
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def task_gradients(

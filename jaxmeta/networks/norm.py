@@ -94,7 +94,7 @@ def mix(
 class BatchNorm(nn.Module):
     """`scale (x - mean) / sqrt(var + epsilon) + bias`, one mean and var a channel.
 
-    The batch's statistics are taken over all axes but the last, over unmasked rows;
+    The statistics of a set are taken over all axes but the last, over unmasked rows;
     the variance is the biased one. Gradients flow through them.
 
     Attributes:

@@ -19,7 +19,7 @@ from jaxmeta import (
     mean_over_tasks,
     sum_over_tasks,
 )
-from jaxmeta.core.testing import SmokeLearner, smoke_learner, smoke_source
+from jaxmeta.core.testing import SmokeLearner, compilations, smoke_learner, smoke_source
 
 KEY = jax.random.key(0)
 
@@ -414,9 +414,11 @@ def test_the_second_step_does_not_recompile(backend, smoke_tasks):
     step = jax.jit(chex.assert_max_traces(step, n=1))
     for i in range(3):
         tasks = parallel.split_rows(smoke_tasks(i, 8))
-        state, _ = step(state, tasks, jax.random.fold_in(KEY, i))
-    # One entry for one combination of shapes *and placements*.
-    assert step._cache_size() == 1
+        key = jax.random.fold_in(KEY, i)
+        with compilations() as compiled:
+            state, _ = step(state, tasks, key)
+    # One program for one combination of shapes *and placements*.
+    assert compiled == []
 
 
 def test_a_step_of_your_own_needs_no_jit(smoke_tasks):

@@ -20,7 +20,12 @@ from jaxmeta import (
 from jaxmeta.core.experiment import Checkpointing
 from jaxmeta.core.progress import Progress
 from jaxmeta.core.run import Run
-from jaxmeta.core.testing import assert_trees_close, smoke_learner, smoke_source
+from jaxmeta.core.testing import (
+    assert_trees_close,
+    compilations,
+    smoke_learner,
+    smoke_source,
+)
 from jaxmeta.core.writers import JsonlWriter
 
 KEY, NUM_TASKS = jax.random.key(0), 8
@@ -35,8 +40,10 @@ def trained(aggregator, tx, *, parallel, num_steps=3):
     state, tasks = parallel.replicate(state), parallel.split_rows(tasks)
     step = jax.jit(make_train_step(LEARNER, tx, aggregator, parallel=parallel))
     for i in range(num_steps):
-        state, _ = step(state, tasks, jax.random.fold_in(KEY, i))
-    assert step._cache_size() == 1
+        key = jax.random.fold_in(KEY, i)
+        with compilations() as compiled:
+            state, _ = step(state, tasks, key)
+    assert compiled == []
     assert int(state.skipped) == 0
     return state
 

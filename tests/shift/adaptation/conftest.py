@@ -81,12 +81,6 @@ def world() -> World:
 
 
 @pytest.fixture(scope="session")
-def num_compiled():
-    """How many programs `World.adapt` has made so far."""
-    return compiled._cache_size
-
-
-@pytest.fixture(scope="session")
 def tiny() -> type[Tiny]:
     """The network's class, for learners of another kind."""
     return Tiny
