@@ -12,6 +12,7 @@ from jaxmeta.core.experiment import Checkpointing, Evaluation
 from jaxmeta.core.fit import initial_state
 from jaxmeta.core.run import Run
 from jaxmeta.core.table import Cell, Runs, Table
+from jaxmeta.core.train import TrainState
 from jaxmeta.data.translation import TranslationSource, true_weight_matrix
 from jaxmeta.networks.mlp import MLP
 from jaxmeta.networks.patches import PatchConv
@@ -112,8 +113,8 @@ def cells(rank: int) -> list[Cell]:
     ]
 
 
-def learned(runs: Runs) -> tuple[TranslationSource, Maml, dict] | None:
-    """Source, learner and meta-parameters of MSR-FC at k = 1, if it was run."""
+def learned(runs: Runs) -> tuple[TranslationSource, Maml, TrainState] | None:
+    """Source, learner and end of MSR-FC's training at k = 1, if it was run."""
     if ("MSR-FC", "k = 1") not in runs:
         return None
     run = Run.load(runs["MSR-FC", "k = 1"][0])
@@ -122,17 +123,17 @@ def learned(runs: Runs) -> tuple[TranslationSource, Maml, dict] | None:
     assert found is not None
     assert isinstance(source, TranslationSource)
     assert isinstance(learner, Maml)
-    return source, learner, found[0].params
+    return source, learner, found[0]
 
 
-def held_out_weights(source, learner, params) -> tuple[np.ndarray, np.ndarray]:
+def held_out_weights(source, learner, state) -> tuple[np.ndarray, np.ndarray]:
     """Recovered and true weight matrix `[output, input]` of one held-out task."""
     key = jax.random.key(4)  # a filter with three visible taps
     data = source.load()
     task = source.sample_task(data, key, jnp.array(0), split="test")
-    fast = learner.adapt(params, (), task.support, key)
-    symmetry = params["slow"]["symmetry"]["U"]
-    recovered = weight_matrix(symmetry, fast["v"], POSITIONS, source.input_size)
+    adapted = learner.adapt(state.params, state.model_state, task.support, key)
+    symmetry = state.params["slow"]["symmetry"]["U"]
+    recovered = weight_matrix(symmetry, adapted.fast["v"], POSITIONS, source.input_size)
     true = true_weight_matrix(source.filters(data, key, split="test"))
     return np.asarray(recovered), np.asarray(true)
 
@@ -153,11 +154,11 @@ def findings(runs: Runs) -> list[str]:
     found = learned(runs)
     if found is None:
         return []
-    source, learner, params = found
-    symmetry = np.asarray(params["slow"]["symmetry"]["U"])
+    source, learner, state = found
+    symmetry = np.asarray(state.params["slow"]["symmetry"]["U"])
     true = translation_sharing(source.input_size, source.kernel_size)
     angles = np.degrees(principal_angles(symmetry, true))
-    recovered, _ = held_out_weights(source, learner, params)
+    recovered, _ = held_out_weights(source, learner, state)
     inputs = jax.random.normal(jax.random.key(5), (256, source.input_size))
     shift = lambda x: jnp.roll(x, 1, axis=-1)
     error = equivariance_error(

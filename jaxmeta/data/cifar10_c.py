@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxmeta.core.types import Split
 from jaxmeta.data import source
+from jaxmeta.data.cifar import SIDE, read_differences
 from jaxmeta.data.corrupted import (
     CorruptedImages,
     check_origin,
@@ -27,21 +28,20 @@ from jaxmeta.data.corrupted import (
     severities,
 )
 from jaxmeta.data.image_folder import LabelledImages, class_names, read_classes
-from jaxmeta.data.source import DataError
 
 OriginUsed: TypeAlias = Literal["npz", "tfds", "directory"]
 Origin: TypeAlias = Literal["auto", OriginUsed]
 
 FILE = "cifar10_subset.npz"
 """The file in the data directory: `x_train_dd`, `y_train` and the same of the test
-part. The images are kept as second differences; see `_from_differences`."""
+part, see `data.cifar`."""
 
 _DIRECTORY = "cifar10"
 _OTHERWISE = (
     "put its images there, as cifar10/train/CLASS and cifar10/test/CLASS, or run again "
     "with --download, which has TFDS fetch CIFAR-10"
 )
-_SIDE, _NUM_CLASSES = 32, 10
+_NUM_CLASSES = 10
 # Of every so many training images one validates: of the file's 6,000, and of all.
 _HELD_OUT_OF_FILE, _HELD_OUT = 6, 10
 # Where TFDS has a name of its own.
@@ -161,38 +161,12 @@ class Cifar10C(CorruptedImages):
 
 def _from_npz() -> list[LabelledImages]:
     path = source.needed_file(FILE, otherwise=_OTHERWISE)
-    keys = {"x_train_dd": (4, "u"), "y_train": (1, "u"), "x_test_dd": (4, "u")}
-    file = source.load_npz(path, {**keys, "y_test": (1, "u")})
-    parts = []
-    for part, least in (("train", _HELD_OUT_OF_FILE), ("test", 1)):
-        x, y = file[f"x_{part}_dd"], file[f"y_{part}"]
-        if x.shape != (3, len(y), _SIDE, _SIDE) or x.dtype != np.uint8:
-            raise DataError(
-                f"{path}: x_{part}_dd must be bytes of shape (3, {len(y)}, {_SIDE}, "
-                f"{_SIDE}), one image for each of y_{part}, got {x.dtype} {x.shape}; "
-                "copy it again."
-            )
-        if len(y) < least:
-            raise DataError(
-                f"{path}: y_{part} must have {least} classes or more, got {len(y)}; "
-                "copy it again."
-            )
-        parts.append(LabelledImages(_from_differences(x), y))
-    (images, labels), test = parts
+    least = {"train": _HELD_OUT_OF_FILE, "test": 1}
+    (images, labels), test = read_differences(path, least=least).values()
     # The file is shuffled.
     last = len(labels) - len(labels) // _HELD_OUT_OF_FILE
     train = LabelledImages(images[:last], labels[:last])
     return [train, LabelledImages(images[last:], labels[last:]), test]
-
-
-def _from_differences(planes: np.ndarray) -> np.ndarray:
-    """Images of the second differences of green, red - green and blue - green.
-
-    All of it wraps around at 256, so nothing is lost.
-    """
-    sums = np.cumsum(np.cumsum(planes, axis=2, dtype=np.uint8), axis=3, dtype=np.uint8)
-    green, red, blue = sums
-    return np.stack([red + green, green, blue + green], axis=-1)
 
 
 def _from_tfds() -> list[LabelledImages]:
@@ -205,7 +179,7 @@ def _from_tfds() -> list[LabelledImages]:
 def _from_directory(root: Path) -> list[LabelledImages]:
     classes = class_names(root / "train", _NUM_CLASSES)
     train, test = (
-        read_classes(root / part, classes, _SIDE, "*.png") for part in ("train", "test")
+        read_classes(root / part, classes, SIDE, "*.png") for part in ("train", "test")
     )
     return [*hold_out(train, _HELD_OUT, where=f"{root / 'train'}"), test]
 

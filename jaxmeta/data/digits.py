@@ -9,7 +9,12 @@ import dataclasses
 
 import numpy as np
 
-from jaxmeta.data.episodes import SPLITS, ClassImages, EpisodeSource
+from jaxmeta.data.episodes import (
+    SPLITS,
+    ClassImages,
+    EpisodeSource,
+    equal_classes,
+)
 
 # A handwritten 0, 1, 4 or 8 hardly changes under a half turn, so its turned copies
 # are one class with two labels: those digits train. A turned 6 is nearly a 9: they
@@ -98,14 +103,14 @@ def digit_classes(image_size: int) -> ClassImages:
       image_size: side of the images, as in `digits_by_form`.
 
     Returns:
-      Images `[10, 174, image_size, image_size, 1]`, ink = 255 and paper = 0.
+      Images `[10 * 174, image_size, image_size, 1]`, ink = 255 and paper = 0.
 
     Raises:
       ValueError: if `image_size` is below 8.
 
     Example:
       >>> digit_classes(28).images.shape
-      (10, 174, 28, 28, 1)
+      (1740, 28, 28, 1)
     """
     images, labels = digits_by_form(image_size)
     count = int(np.bincount(labels).min())
@@ -113,4 +118,4 @@ def digit_classes(image_size: int) -> ClassImages:
     class_split = np.empty(10, np.int32)
     for i, split in enumerate(SPLITS):
         class_split[list(_DIGITS[split])] = i
-    return ClassImages(by_class[..., None], class_split)
+    return equal_classes(by_class[..., None], class_split)

@@ -28,26 +28,50 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 class ClassImages(NamedTuple):
-    """A data set as classes of equally many images, on the host.
+    """A data set as classes of images, on the host.
 
     Attributes:
-      images: `[class, example, height, width, channel]` bytes.
+      images: `[image, height, width, channel]` bytes, one class after the other.
+      counts: `[class]` how many of them belong to each class.
       class_split: `[class]` index into `SPLITS` of the split each class belongs to.
     """
 
-    images: UInt8[np.ndarray, "class example height width channel"]
+    images: UInt8[np.ndarray, "image height width channel"]
+    counts: Int[np.ndarray, " class"]
     class_split: Int[np.ndarray, " class"]
+
+
+def equal_classes(
+    images: UInt8[np.ndarray, "class example height width channel"],
+    class_split: Int[np.ndarray, " class"],
+) -> ClassImages:
+    """Classes of equally many images.
+
+    Args:
+      images: `[class, example, height, width, channel]` bytes.
+      class_split: as in `ClassImages`.
+
+    Example:
+      >>> images = np.zeros((3, 20, 28, 28, 1), np.uint8)
+      >>> equal_classes(images, np.array([0, 1, 2])).counts.tolist()
+      [20, 20, 20]
+    """
+    num_classes, num_examples = images.shape[:2]
+    counts = np.full(num_classes, num_examples, np.int32)
+    return ClassImages(images.reshape(-1, *images.shape[2:]), counts, class_split)
 
 
 class EpisodeData(NamedTuple):
     """What episodes are drawn from, on the host or on the device.
 
     Attributes:
-      images: `[class, example, height, width, channel]` bytes.
+      images: `[image, height, width, channel]` bytes, one class after the other.
+      counts: `[class]` how many of them belong to each class.
       pools: for each split, `[pool]` the indices of its classes.
     """
 
-    images: UInt8[Array | np.ndarray, "class example height width channel"]
+    images: UInt8[Array | np.ndarray, "image height width channel"]
+    counts: Int[Array | np.ndarray, " class"]
     pools: dict[Split, Any]
 
 
@@ -112,11 +136,11 @@ class EpisodeSource(DeviceSource):
 
         Raises:
           ValueError: if `ways` exceeds the classes of a split, `shots + queries` the
-            examples of a class, or `rotations` is set and the images are not square.
+            examples of the smallest class, or `rotations` is set and the images are not
+            square.
           DataError: if the data cannot be read.
         """
-        images, class_split = self._on_host
-        num_examples, height, width = images.shape[1:4]
+        images, counts, class_split = self._on_host
         for i, split in enumerate(SPLITS):
             num_classes = self._turns * int(np.sum(class_split == i))
             if self.ways > num_classes:
@@ -124,11 +148,14 @@ class EpisodeSource(DeviceSource):
                     f"ways must be <= {num_classes}, the number of {split} classes of "
                     f"{self.data_used}, got {self.ways}."
                 )
-        if self.shots + self.queries > num_examples:
+        if self.shots + self.queries > counts.min():
+            smallest = "" if counts.min() == counts.max() else "smallest "
             raise ValueError(
-                f"shots + queries must be <= {num_examples}, the number of examples "
-                f"per class of {self.data_used}, got {self.shots} + {self.queries}."
+                f"shots + queries must be <= {counts.min()}, the number of examples of "
+                f"the {smallest}class of {self.data_used}, got {self.shots} + "
+                f"{self.queries}."
             )
+        height, width = images.shape[1:3]
         if self.rotations and height != width:
             raise ValueError(
                 "rotations must be False unless images are square, got images of "
@@ -142,12 +169,12 @@ class EpisodeSource(DeviceSource):
           ValueError: as `validate`.
         """
         self.validate()
-        images, class_split = self._on_host
+        images, counts, class_split = self._on_host
         pools: dict[Split, Any] = {
             split: np.flatnonzero(class_split == i).astype(np.int32)
             for i, split in enumerate(SPLITS)
         }
-        return EpisodeData(images, pools)
+        return EpisodeData(images, counts.astype(np.int32), pools)
 
     def sample_task(
         self, data: EpisodeData, key: PRNGKey, slot: Int[Array, ""], *, split: Split
@@ -175,9 +202,13 @@ class EpisodeSource(DeviceSource):
         class_key, example_key, augment_key = jax.random.split(key, 3)
         chosen = _distinct(class_key, pool.size * self._turns, self.ways)
         classes, turns = pool[chosen // self._turns], chosen % self._turns
-        draw = lambda k: _distinct(k, data.images.shape[1], self.shots + self.queries)
-        examples = jax.vmap(draw)(jax.random.split(example_key, self.ways))
-        images = data.images[classes[:, None], examples]
+        first = jnp.cumsum(data.counts) - data.counts
+        draw = lambda key, limit: _distinct(
+            key, self._most_examples, self.shots + self.queries, below=limit
+        )
+        keys = jax.random.split(example_key, self.ways)
+        examples = jax.vmap(draw)(keys, data.counts[classes])
+        images = data.images[first[classes][:, None] + examples]
         if self.rotations:
             turned = [jnp.rot90(images, k, axes=(2, 3)) for k in range(self._turns)]
             images = jnp.stack(turned)[turns, jnp.arange(self.ways)]
@@ -200,16 +231,26 @@ class EpisodeSource(DeviceSource):
     def _on_host(self) -> ClassImages:
         return self.classes()
 
+    @property
+    def _most_examples(self) -> int:
+        """Of any class."""
+        return int(self._on_host.counts.max())
 
-def _distinct(key: PRNGKey, limit: int, count: int) -> Int[Array, " count"]:
-    """`count` distinct numbers below `limit`, uniform and in random order.
 
-    The places of the largest of `limit` random numbers. XLA finds a few largest much
-    faster than it sorts, on the CPU only among floats (0.05 ms against 0.9 ms for 5 of
-    4112 integers, and about 2 ms for a permutation). Equal floats, which go to the
-    lower place, are one pair in 8 million.
+def _distinct(
+    key: PRNGKey, limit: int, count: int, *, below: int | Int[Array, ""] | None = None
+) -> Int[Array, " count"]:
+    """`count` distinct numbers below both limits, uniform and in random order.
+
+    The places of the largest of `limit` random numbers, those not below `below` apart.
+    XLA finds a few largest much faster than it sorts, on the CPU only among floats
+    (0.05 ms against 0.9 ms for 5 of 4112 integers, and about 2 ms for a permutation).
+    Equal floats, which go to the lower place, are one pair in 8 million.
     """
-    return jax.lax.top_k(jax.random.uniform(key, (limit,)), count)[1]
+    scores = jax.random.uniform(key, (limit,))
+    if below is not None:
+        scores = jnp.where(jnp.arange(limit) < below, scores, -1.0)
+    return jax.lax.top_k(scores, count)[1]
 
 
 def _examples(images: Array) -> Examples:

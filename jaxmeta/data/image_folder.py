@@ -4,9 +4,11 @@ Files are treated as untrusted: only JPEG and PNG are read, an image is decoded 
 header gives the expected size, and a damaged one ends in one line that names it.
 """
 
+import contextlib
 import io
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,12 +51,108 @@ def read_image(file: Path | bytes, side: int, *, where: str = "") -> np.ndarray:
       [[7, 7, 7], [7, 7, 7]]
     """
     where = where or str(file)
+    with _opened(file, where) as image:
+        width, height = image.size
+        if (width, height) == (side, side):
+            return np.asarray(image.convert("RGB"))
+    raise DataError(
+        f"{where}: the image must be {side} x {side}, got {width} x {height}; all "
+        "images must have this size."
+    )
+
+
+def read_packed(
+    jpeg: np.ndarray, offsets: np.ndarray, count: int, side: int, *, where: str
+) -> np.ndarray:
+    """Reads image files that lie one after the other.
+
+    Args:
+      jpeg: their bytes.
+      offsets: `[count + 1]` where each begins, and the last ends.
+      count: how many there must be, >= 1.
+      side: of the squares that they must be.
+      where: what the bytes are, for messages.
+
+    Returns:
+      `[count, side, side, 3]` bytes.
+
+    Raises:
+      DataError: if the offsets do not fit, and as `read_image` does.
+
+    Example:
+      >>> file = io.BytesIO()
+      >>> Image.new("RGB", (2, 2)).save(file, "JPEG")
+      >>> packed = np.frombuffer(file.getvalue() * 3, np.uint8)
+      >>> offsets = np.arange(4) * (len(packed) // 3)
+      >>> read_packed(packed, offsets, 3, 2, where="three").shape
+      (3, 2, 2, 3)
+    """
+    ends = offsets.astype(np.int64)
+    fits = len(ends) == count + 1 > 1 and np.all(np.diff(ends) > 0)
+    if not (fits and ends[0] == 0 and ends[-1] == len(jpeg)):
+        raise DataError(
+            f"{where}: its offsets must rise from 0 to its size in {count} steps, one "
+            "for each label; copy the file again."
+        )
+    images = [
+        read_image(jpeg[start:end].tobytes(), side, where=f"{where}: image {place}")
+        for place, (start, end) in enumerate(itertools.pairwise(ends))
+    ]
+    return np.stack(images)
+
+
+def read_resized(file: Path, side: int) -> np.ndarray:
+    """Reads one JPEG or PNG image of any size, grey or coloured.
+
+    Args:
+      file: its path.
+      side: of the square that it becomes.
+
+    Returns:
+      `[side, side, 1]` bytes of a grey image, `[side, side, 3]` of a coloured one.
+
+    Raises:
+      DataError: if it is missing, not an image or truncated.
+    """
+    with _opened(file, str(file)) as image:
+        return _square(image, side)
+
+
+def resized(pixels: np.ndarray, side: int) -> np.ndarray:
+    """An image as a square.
+
+    Args:
+      pixels: `[height, width, 1 or 3]` bytes.
+      side: of the square.
+
+    Returns:
+      `[side, side, 1 or 3]` bytes.
+
+    Example:
+      >>> resized(np.zeros((5, 4, 1), np.uint8), 2).shape
+      (2, 2, 1)
+    """
+    channels = pixels.shape[-1]
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    return _square(image, side)
+
+
+def _square(image: Image.Image, side: int) -> np.ndarray:
+    grey = image.mode in ("1", "L", "LA", "I", "I;16", "F")
+    # First the mode: Pillow silently takes the nearest pixel in an image of one bit.
+    image = image.convert("L" if grey else "RGB")
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(side, side, -1)
+
+
+@contextlib.contextmanager
+def _opened(file: Path | bytes, where: str) -> Iterator[Image.Image]:
+    """The image of a file; what goes wrong with it inside is a DataError."""
     opened = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
         with Image.open(opened, formats=["JPEG", "PNG"]) as image:
-            width, height = image.size
-            if (width, height) == (side, side):
-                return np.asarray(image.convert("RGB"))
+            yield image
     except UnidentifiedImageError:
         raise DataError(f"{where}: not a JPEG or PNG image; copy it again.") from None
     except Exception as error:
@@ -63,10 +161,6 @@ def read_image(file: Path | bytes, side: int, *, where: str = "") -> np.ndarray:
             f"{where}: cannot be read, truncated or corrupt ({type(error).__name__}: "
             f"{error}); copy it again."
         ) from error
-    raise DataError(
-        f"{where}: the image must be {side} x {side}, got {width} x {height}; all "
-        "images must have this size."
-    )
 
 
 def read_images(paths: Sequence[Path], side: int) -> np.ndarray:

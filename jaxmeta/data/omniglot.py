@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxmeta.data import source
 from jaxmeta.data.digits import digit_classes
-from jaxmeta.data.episodes import ClassImages, EpisodeSource
+from jaxmeta.data.episodes import ClassImages, EpisodeSource, equal_classes
 from jaxmeta.data.source import DataError
 
 Origin: TypeAlias = Literal["npz", "tfds", "digits"]
@@ -171,7 +171,7 @@ def _from_npz() -> ClassImages:
             f"got {images.dtype} {list(images.shape)}; copy it again, {_FETCH}."
         )
     _check_ids(str(path), char_id, len(images))
-    return ClassImages(images[..., None], vinyals_split(char_id))
+    return equal_classes(images[..., None], vinyals_split(char_id))
 
 
 def _from_tfds() -> ClassImages:
@@ -191,7 +191,7 @@ def _from_tfds() -> ClassImages:
     char_id = np.array(sorted(by_id))
     _check_ids("TFDS data set 'omniglot'", char_id, len(char_id))
     images = np.stack([np.stack(by_id[i]) for i in char_id.tolist()])
-    return ClassImages(images[..., None], vinyals_split(char_id))
+    return equal_classes(images[..., None], vinyals_split(char_id))
 
 
 def _check_ids(where: str, char_id: np.ndarray, num_characters: int) -> None:

@@ -10,7 +10,6 @@ and Perturbations (ICLR 2019). Tiny ImageNet is of the course CS231n at Stanford
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias, get_args
@@ -30,8 +29,8 @@ from jaxmeta.data.image_folder import (
     LabelledImages,
     class_names,
     read_classes,
-    read_image,
     read_images,
+    read_packed,
 )
 from jaxmeta.data.source import DataError
 
@@ -160,22 +159,10 @@ def _from_npz() -> list[LabelledImages]:
         names = [f"jpeg_{part}", f"offsets_{part}", f"y_{part}"]
         file = source.load_npz(path, dict.fromkeys(names, (1, "u")))
         jpeg, offsets, labels = (file[name] for name in names)
-        ends = offsets.astype(np.int64)
-        fits = len(ends) == len(labels) + 1 > 1 and np.all(np.diff(ends) > 0)
-        if not (fits and ends[0] == 0 and ends[-1] == len(jpeg)):
-            raise DataError(
-                f"{path}: offsets_{part} must rise from 0 to the size of jpeg_{part}, "
-                f"one step for each of y_{part}; copy the file again."
-            )
-        images = [
-            read_image(
-                jpeg[start:end].tobytes(),
-                _SIDE,
-                where=f"{path}: image {place} of jpeg_{part}",
-            )
-            for place, (start, end) in enumerate(itertools.pairwise(ends))
-        ]
-        found.append(LabelledImages(np.stack(images), labels))
+        images = read_packed(
+            jpeg, offsets, len(labels), _SIDE, where=f"{path}: jpeg_{part}"
+        )
+        found.append(LabelledImages(images, labels))
     return found
 
 

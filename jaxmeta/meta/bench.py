@@ -132,8 +132,8 @@ def _program(
         for key in jax.random.split(jax.random.key(0))
     )
     task, key = Task(support, query, jnp.array(0)), jax.random.key(1)
-    params, _ = learner.init(key, task)
-    loss = lambda params, task: learner.loss(params, (), task, key)[0]
+    params, model_state = learner.init(key, task)
+    loss = lambda params, task: learner.loss(params, model_state, task, key)[0]
     compiled = jax.jit(jax.grad(loss)).lower(params, task).compile()
     memory = compiled.memory_analysis()
     assert memory is not None

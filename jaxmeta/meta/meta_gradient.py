@@ -13,10 +13,13 @@ where the steps end, and in the memory and time that it takes:
   Truncated(k)           of the last k       as Unrolled() for k steps
   FirstOrder()           without second      the parameters
                          derivatives
+  Reptile()              none: the way from  the parameters
+                         start to end
 
 References:
   Finn, Abbeel, Levine, "Model-Agnostic Meta-Learning" (2017), eq. 1 and section 5.2.
   Rajeswaran, Finn, Kakade, Levine, "Meta-Learning with Implicit Gradients" (2019).
+  Nichol, Achiam, Schulman, "On First-Order Meta-Learning Algorithms" (2018).
   Kemaev, Calian, Zintgraf, Farquhar, van Hasselt, "Scalable Meta-Learning via
   Mixed-Mode Differentiation" (2025), for MixFlow-MG.
 """
@@ -26,7 +29,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +47,15 @@ Gradient: TypeAlias = Callable[[FastParams], FastParams]
 class MetaGradient(abc.ABC):
     """One way to differentiate gradient descent."""
 
+    learns_rates: ClassVar[bool] = True
+    """Whether the rates get a gradient."""
+
+    learns_slow: ClassVar[bool] = True
+    """Whether the context does."""
+
+    stepwise: ClassVar[bool] = True
+    """Whether several steps are as many times one step."""
+
     @abc.abstractmethod
     def descend(
         self,
@@ -56,6 +68,17 @@ class MetaGradient(abc.ABC):
         per_step: bool,
     ) -> FastParams:
         """`num_steps` steps down `loss`, see `inner_loop.descend`."""
+
+    def outer(self, start: FastParams, end: FastParams, loss: Scalar) -> Scalar:
+        """What the outer loop descends, given where the steps began and ended.
+
+        Args:
+          start: fast parameters before the first step.
+          end: after the last.
+          loss: of the end, on other data.
+        """
+        del start, end
+        return loss
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,12 +122,37 @@ class FirstOrder(MetaGradient):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Reptile(MetaGradient):
+    """`start - end` in place of a gradient of the start (Nichol, Achiam, Schulman).
+
+    The outer loss is measured and not descended, and nothing but the start is learned.
+    With outer SGD of rate r the start moves by r of the way to where the steps end.
+    """
+
+    learns_rates: ClassVar[bool] = False
+    learns_slow: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = False
+
+    def descend(self, loss, start, context, rates, *, num_steps, per_step):
+        return FirstOrder().descend(
+            loss, start, context, rates, num_steps=num_steps, per_step=per_step
+        )
+
+    def outer(self, start, end, loss):
+        apart = lambda v, v1: jnp.square(v - jax.lax.stop_gradient(v1)).sum() / 2
+        distance = sum(jax.tree.leaves(jax.tree.map(apart, start, end)))
+        return jax.lax.stop_gradient(loss - distance) + distance
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Truncated(MetaGradient):
     """The exact gradient of the last steps; those before are `FirstOrder`.
 
     Raises:
       ValueError: for fewer than one step.
     """
+
+    stepwise: ClassVar[bool] = False
 
     steps: int = 1
     """So many, >= 1; more than are taken are all of them."""
@@ -187,6 +235,9 @@ class Implicit(MetaGradient):
     Raises:
       ValueError: for a number that is not positive.
     """
+
+    learns_rates: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = False
 
     damping: float = 1.0
     """How strongly the start pulls, > 0; lambda in the paper."""

@@ -4,6 +4,7 @@ Snell, Swersky, Zemel, "Prototypical Networks for Few-shot Learning" (2017).
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,21 @@ import jax.numpy as jnp
 from jaxmeta.core.learner import Learner
 from jaxmeta.core.objectives import cross_entropy
 from jaxmeta.core.task import Task
-from jaxmeta.core.types import Array, Float, Int, Params
+from jaxmeta.core.types import Array, Float, Int, Params, PyTree
+from jaxmeta.meta import norm_stats
+from jaxmeta.meta.norm_stats import NormStats
+
+
+class Adapted(NamedTuple):
+    """What the network makes of a support set.
+
+    Attributes:
+      prototypes: `[ways, d]` the mean of every class.
+      stats: batch statistics for the query, `()` of a network without.
+    """
+
+    prototypes: Float[Array, "ways d"]
+    stats: PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,45 +45,60 @@ class ProtoNet(Learner):
     """
 
     network: nn.Module
-    """f: inputs `[n, ...]` to `[n, d]`."""
+    """f: inputs `[n, ...]` to `[n, d]`; with batch statistics, of inputs and
+    `networks.norm.Statistics`."""
 
     ways: int = 5
     """Classes of a task, >= 2; every one has a support example."""
 
+    norm_stats: NormStats = "query"
+    """Whose batch statistics normalise a query set, see `meta.norm_stats`."""
+
     def __post_init__(self):
+        norm_stats.check(self.norm_stats)
         if self.ways < 2:
             raise ValueError(f"ways must be >= 2, got {self.ways}.")
 
     def init(self, key, example):
-        return dict(self.network.init(key, example.support.inputs)), ()
-
-    def embed(self, params: Params, inputs: Array) -> Float[Array, "n d"]:
-        """f of inputs `[n, ...]`."""
-        embedded = self.network.apply(params, inputs)
-        assert isinstance(embedded, jax.Array)  # not mutable, so no tuple
-        return embedded
+        return norm_stats.start(self.network, key, example.support.inputs)
 
     def adapt(self, params, model_state, support, key):
-        del model_state, key
-        return prototypes(
-            self.embed(params, support.inputs), support.targets, self.ways
+        del key
+        return self._adapt(params, model_state, support, training=False)
+
+    def _adapt(self, params, stats, support, *, training) -> Adapted:
+        statistics = norm_stats.of_support(self.norm_stats, training=training)
+        embedded, kept = norm_stats.forward(
+            self.network, params, stats, support.inputs, statistics
         )
+        means = prototypes(embedded, support.targets, self.ways)
+        return Adapted(means, kept if self.norm_stats == "support" else stats)
 
     def predict(
-        self, params: Params, adapted: Float[Array, "ways d"], inputs: Array
+        self, params: Params, adapted: Adapted, inputs: Array
     ) -> Float[Array, "n ways"]:
         """Logits `-|f(x) - c_k|^2` of inputs `[n, ...]`."""
-        apart = self.embed(params, inputs)[:, None] - adapted[None]
-        return -jnp.square(apart).sum(-1)
+        return self._predict(params, adapted, inputs, training=False)[0]
+
+    def _predict(self, params, adapted, inputs, *, training):
+        statistics = norm_stats.of_query(self.norm_stats, training=training)
+        embedded, kept = norm_stats.forward(
+            self.network, params, adapted.stats, inputs, statistics
+        )
+        apart = embedded[:, None] - adapted.prototypes[None]
+        return -jnp.square(apart).sum(-1), kept
 
     def loss(self, params, model_state, task: Task, key):
-        adapted = self.adapt(params, model_state, task.support, key)
-        outputs = self.predict(params, adapted, task.query.inputs)
+        del key
+        adapted = self._adapt(params, model_state, task.support, training=True)
+        outputs, kept = self._predict(params, adapted, task.query.inputs, training=True)
         loss, metrics = cross_entropy(outputs, task.query.targets)
-        return loss, (metrics, model_state)
+        return loss, (metrics, kept if self.norm_stats == "running" else model_state)
 
     def evaluate(self, params, model_state, task: Task, key):
-        return self.loss(params, model_state, task, key)[1][0]
+        adapted = self.adapt(params, model_state, task.support, key)
+        outputs = self.predict(params, adapted, task.query.inputs)
+        return cross_entropy(outputs, task.query.targets)[1]
 
 
 def prototypes(

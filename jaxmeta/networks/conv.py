@@ -20,6 +20,7 @@ from flax import linen as nn
 from jax import numpy as jnp
 
 from jaxmeta.core.types import Array, Float
+from jaxmeta.networks.norm import OWN, BatchNorm, Statistics
 from jaxmeta.networks.patches import patches
 
 
@@ -105,11 +106,12 @@ class Conv4(nn.Module):
 
     Each block halves the image; what is left after the last is flattened.
 
-    Normalisation subtracts the mean and divides by the standard deviation of each
-    channel over ALL images of the call, then scales and shifts by learned numbers: it
-    is batch normalisation with the statistics of the set it is given, and keeps none.
-    So the answer for one query image depends on the others. This *transductive*
-    evaluation is what published MAML results use; compare with nothing else.
+    Every call says whose statistics normalise (`networks.norm`), by default those of
+    all its images. So the answer for one query image depends on the others: the
+    *transductive* evaluation of published MAML results, to be compared with nothing
+    else. Learners choose by `norm_stats`.
+
+    A subclass may make other convolutions and another head.
 
     Attributes:
       features: channels of every block, >= 1.
@@ -145,9 +147,19 @@ class Conv4(nn.Module):
                 raise ValueError(f"{name} must be >= 1, got {value}.")
         super().__post_init__()
 
+    def convolution(self) -> nn.Module:
+        """A convolution of stride 1 to `features` channels that keeps the size."""
+        return Conv3x3(features=self.features)
+
+    def head(self, num_classes: int) -> nn.Module:
+        """From flat features to logits."""
+        return nn.Dense(num_classes)
+
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n height width channel"]
+        self,
+        x: Float[Array, "n height width channel"],
+        statistics: Statistics = OWN,
     ) -> Float[Array, "n out"]:
         side = 2**self.num_blocks
         if x.ndim != 4 or min(x.shape[1:3]) < side:
@@ -156,11 +168,9 @@ class Conv4(nn.Module):
                 f"{self.num_blocks} blocks, got shape {x.shape}."
             )
         for _ in range(self.num_blocks):
-            x = Conv3x3(features=self.features)(x)
-            # Not nn.BatchNorm, which would carry running averages.
-            x = nn.LayerNorm(reduction_axes=(0, 1, 2), feature_axes=-1, epsilon=1e-5)(x)
+            x = BatchNorm()(self.convolution()(x), statistics)
             x = max_pool_2x2(nn.relu(x))
         features = x.reshape(x.shape[0], -1)
         if self.num_classes is None:
             return features
-        return nn.Dense(self.num_classes)(features)
+        return self.head(self.num_classes)(features)

@@ -95,7 +95,7 @@ class BatchNorm(nn.Module):
     """`scale (x - mean) / sqrt(var + epsilon) + bias`, one mean and var a channel.
 
     The statistics of a set are taken over all axes but the last, over unmasked rows;
-    the variance is the biased one. Gradients flow through them.
+    the variance is the biased one. Gradients flow through them, kept ones included.
 
     Attributes:
       epsilon: > 0.
@@ -152,8 +152,7 @@ def _normalise(
     # Of a batch without a point nothing is known.
     use, keep = (jnp.where(seen, s, 0.0) for s in (statistics.use, statistics.keep))
     used = mix(stored, (mean, var), use, pooled=statistics.pooled)
-    own = jax.lax.stop_gradient((mean, var))
-    kept = mix(stored, own, keep, pooled=statistics.pooled)
+    kept = mix(stored, (mean, var), keep, pooled=statistics.pooled)
     along = lambda v: v.reshape((1,) * (x.ndim - 1) + v.shape)
     return (x - along(used[0])) * along(jax.lax.rsqrt(used[1] + epsilon)), kept
 

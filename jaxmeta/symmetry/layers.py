@@ -23,22 +23,28 @@ References:
 
 import math
 from collections.abc import Callable
+from typing import Literal, TypeAlias, get_args
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.nn.initializers import Initializer, normal
+from jax.nn.initializers import normal
 
-from jaxmeta.core.types import Array, Float, PRNGKey
+from jaxmeta.core.types import Array, Float
 from jaxmeta.networks.patches import (
     check_kernel_size,
     correlate,
     fan_in_uniform,
     patches,
 )
+from jaxmeta.symmetry.sharing import (
+    Kronecker,
+    Sharing,
+    identity,
+    symmetry_parameter,
+)
 from jaxmeta.symmetry.structure import weight_matrix
 
-SYMMETRY = "symmetry"
-"""The Flax collection of symmetry parameters, as `"params"` is that of the rest."""
+Padding: TypeAlias = Literal["VALID", "SAME"]
 
 
 class MSRDense(nn.Module):
@@ -86,7 +92,7 @@ class MSRDense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*n in"]) -> Float[Array, "*n out"]:
         num_in = x.shape[-1]
-        u = _symmetry_parameter(
+        u = symmetry_parameter(
             self, "U", normal(0.01), (self.features * num_in, self.inner_dim)
         )
         v = self.param("v", normal(1.0 / self.features), (self.inner_dim,))
@@ -138,8 +144,8 @@ class KroneckerMSRDense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*n in"]) -> Float[Array, "*n out"]:
         num_in = x.shape[-1]
-        u = _symmetry_parameter(self, "U", _identity, (num_in, num_in))
-        v = _symmetry_parameter(self, "V", _identity, (self.features, self.features))
+        u = symmetry_parameter(self, "U", identity, (num_in, num_in))
+        v = symmetry_parameter(self, "V", identity, (self.features, self.features))
         w = self.param("W", fan_in_uniform(num_in), (self.features, num_in))
         y = x @ u.T @ w.T
         if self.use_bias:
@@ -148,23 +154,20 @@ class KroneckerMSRDense(nn.Module):
 
 
 class MSRConv(nn.Module):
-    """A convolution whose kernel is reparameterised by a Kronecker product.
+    """A convolution with a learned symmetry matrix.
 
-    `vec(W) = (A x B x C) vec(v)`, `vec` row-major over (out, in, taps), that is
-    `W[o, i, t] = sum_{o', i', t'} A[o, o'] B[i, i'] C[t, t'] v[o', i', t']`, then a
-    cross-correlation without padding. Translation is built in by the convolution; `A`,
-    `B` and `C` learn what else the kernels share, such as being rotations of each
-    other. At the start they are identities, hence the layer a `PatchConv`.
+    `vec(W) = U v`, `vec` row-major over (out, in, taps), then a cross-correlation.
+    Translation is built in by the convolution; `U` learns what else the kernels share,
+    such as being rotations of each other. In the form that it has by default, a
+    Kronecker product, the layer is at the start a `PatchConv`.
 
     Attributes:
       features: output channels, at least 1.
       kernel_size: taps along each of one or two spatial axes, each at least 1.
-      use_bias: whether to add a bias per output channel.
-
-    Parameters: `v` `[features, in, taps]` and `bias` `[features]`, uniform on
-    `+-1/sqrt(in * taps)`, with `taps = prod(kernel_size)`.
-
-    Symmetry: `A` `[features, features]`, `B` `[in, in]`, `C` `[taps, taps]`.
+      padding: `VALID`, none, or `SAME`, zeros that keep the size, for odd kernels.
+      sharing: the form of `U`, which says what parameters there are.
+      use_bias: whether to add a bias per output channel, `bias` `[features]`, drawn
+        uniformly from `+-1/sqrt(in * taps)` with `taps = prod(kernel_size)`.
 
     Raises:
       TypeError: if `kernel_size` is not a tuple.
@@ -189,11 +192,21 @@ class MSRConv(nn.Module):
 
     features: int
     kernel_size: tuple[int, ...]
+    padding: Padding = "VALID"
+    sharing: Sharing = Kronecker()
     use_bias: bool = False
 
     def __post_init__(self) -> None:
         _require_positive(features=self.features)
         check_kernel_size(self.kernel_size)
+        if self.padding not in get_args(Padding):
+            raise ValueError(
+                f"padding must be one of {get_args(Padding)}, got {self.padding!r}."
+            )
+        if self.padding == "SAME" and not all(taps % 2 for taps in self.kernel_size):
+            raise ValueError(
+                f"kernel_size must be odd with padding SAME, got {self.kernel_size}."
+            )
         super().__post_init__()
 
     @nn.compact
@@ -201,16 +214,10 @@ class MSRConv(nn.Module):
         self, x: Float[Array, "n *spatial in"]
     ) -> Float[Array, "n *positions out"]:
         num_in, taps = x.shape[-1], math.prod(self.kernel_size)
-        a = _symmetry_parameter(self, "A", _identity, (self.features, self.features))
-        b = _symmetry_parameter(self, "B", _identity, (num_in, num_in))
-        c = _symmetry_parameter(self, "C", _identity, (taps, taps))
-        v = self.param(
-            "v", fan_in_uniform(num_in * taps), (self.features, num_in, taps)
-        )
-        # One factor at a time: the product matrix is never formed.
-        kernel = jnp.einsum("op,pit->oit", a, v)
-        kernel = jnp.einsum("ij,ojt->oit", b, kernel)
-        kernel = jnp.einsum("ts,ois->oit", c, kernel)
+        kernel = self.sharing.kernel(self, (self.features, num_in, taps))
+        if self.padding == "SAME":
+            around = [(side // 2, side // 2) for side in self.kernel_size]
+            x = jnp.pad(x, ((0, 0), *around, (0, 0)))
         y = correlate(x, kernel, self.kernel_size)
         return _plus_bias(self, y, fan_in=num_in * taps) if self.use_bias else y
 
@@ -299,29 +306,6 @@ class Signal(nn.Module):
         if y.shape[-1] != 1:
             raise ValueError(f"layer must return one channel, got shape {y.shape}.")
         return y[..., 0]
-
-
-def _identity(key: PRNGKey, shape: tuple[int, int]) -> Array:
-    del key
-    return jnp.eye(*shape)
-
-
-def _symmetry_parameter(
-    module: nn.Module,
-    name: str,
-    init: Initializer | Callable[[PRNGKey, tuple[int, int]], Array],
-    shape: tuple[int, int],
-) -> Array:
-    """`module.param` for the symmetry collection: drawn by `init`, checked on use."""
-    variable = module.variable(
-        SYMMETRY, name, lambda: init(module.make_rng("params"), shape)
-    )
-    if variable.value.shape != shape:
-        raise ValueError(
-            f"{type(module).__name__} needs a symmetry parameter {name} of shape "
-            f"{shape}, got {variable.value.shape}."
-        )
-    return variable.value
 
 
 def _plus_bias(module: nn.Module, y: Array, *, fan_in: int) -> Array:

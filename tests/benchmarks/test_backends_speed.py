@@ -70,10 +70,12 @@ def test_time_that_remat_costs(table):
     num_tasks = 8
     learner = Maml(network=MLP(features=(64, 64, SOURCE.positions)), inner_steps=10)
     tasks = SOURCE.sample(jax.random.key(0), jnp.arange(num_tasks), split="train")
-    params, _ = learner.init(jax.random.key(1), SOURCE.example)
+    params, model_state = learner.init(jax.random.key(1), SOURCE.example)
 
     def gradient_of(learner):
-        one = lambda params, task: learner.loss(params, (), task, jax.random.key(0))[0]
+        one = lambda params, task: learner.loss(
+            params, model_state, task, jax.random.key(0)
+        )[0]
         losses = jax.vmap(one, in_axes=(None, 0))
         total = jax.jit(jax.value_and_grad(lambda p: losses(p, tasks).sum()))
         return lambda: total(params)

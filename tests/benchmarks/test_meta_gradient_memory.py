@@ -60,10 +60,12 @@ def test_memory_of_a_ten_step_meta_gradient(name, table):
     task = Task(
         images(num_support, size, shape), images(num_query, size, shape), jnp.array(0)
     )
-    params, _ = learner.init(jax.random.key(0), task)
+    params, model_state = learner.init(jax.random.key(0), task)
 
     def compiled(learner):
-        loss = lambda params, task: learner.loss(params, (), task, jax.random.key(0))[0]
+        loss = lambda params, task: learner.loss(
+            params, model_state, task, jax.random.key(0)
+        )[0]
         return jax.jit(jax.value_and_grad(loss)).lower(params, task).compile()
 
     kept = compiled(dataclasses.replace(learner, meta_gradient=Unrolled(remat=False)))

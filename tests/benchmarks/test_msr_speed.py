@@ -130,14 +130,14 @@ def milliseconds(runs):
 @pytest.fixture(scope="module")
 def peer():
     torch = pytest.importorskip("torch", reason="PyTorch, the peer, is not installed")
-    params, _ = EXPERIMENT.learner.init(jax.random.key(0), SOURCE.example)
-    return TorchMSR(torch, params, draw()), params
+    start = EXPERIMENT.learner.init(jax.random.key(0), SOURCE.example)
+    return TorchMSR(torch, start[0], draw()), start
 
 
 def test_torch_computes_the_same(peer):
-    torch_msr, params = peer
+    torch_msr, (params, model_state) = peer
     losses, grads = task_gradients(
-        EXPERIMENT.learner, params, (), draw(), EXPERIMENT.parallel
+        EXPERIMENT.learner, params, model_state, draw(), EXPERIMENT.parallel
     )
     loss, (u, v, rate) = torch_msr.loss_and_gradient()
     np.testing.assert_allclose(losses.sum(), loss, rtol=1e-4)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxmeta.core.task import Task
-from jaxmeta.data.episodes import SPLITS, ClassImages, EpisodeSource
+from jaxmeta.data.episodes import SPLITS, EpisodeSource, equal_classes
 
 EXAMPLES = 5
 SPLIT = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
@@ -31,7 +31,7 @@ class Coded(EpisodeSource):
         images[:, :, 0, 0, 0] = np.arange(len(SPLIT))[:, None]
         images[:, :, 0, 1, 0] = np.arange(EXAMPLES)[None]
         images[:, :, 1, 1, 0] = 251
-        return ClassImages(images, SPLIT)
+        return equal_classes(images, SPLIT)
 
 
 def small(**settings):

@@ -72,7 +72,7 @@ def test_npz_is_used_where_it_is(tmp_path):
     source = small(rotations=False)
     assert source.data_used == "Omniglot (omniglot.npz)"
     data = source.load()
-    assert data.images.shape == (9, 4, 28, 28, 1)
+    assert data.images.shape == (9 * 4, 28, 28, 1)
     pools = {split: pool.tolist() for split, pool in data.pools.items()}
     assert pools == {"train": [0, 1, 2], "validation": [3, 4, 5], "test": [6, 7, 8]}
 
@@ -127,14 +127,14 @@ def test_tfds_is_used_where_it_may_be_downloaded(monkeypatch):
     with fake_tfds():
         data = source.load()
     assert source.data_used == "Omniglot (TFDS)"
-    assert data.images.shape == (9, 3, 28, 28, 1)
+    assert data.images.shape == (9 * 3, 28, 28, 1)
     assert data.pools["validation"].tolist() == [3, 4, 5]
 
 
 def test_tfds_drawings_are_inverted_and_shrunk(monkeypatch):
     monkeypatch.setenv("JAXMETA_DOWNLOAD", "1")
     with fake_tfds():
-        image = small().classes().images[0, 0, :, :, 0]
+        image = small().classes().images[0, :, :, 0]
     # A square of 5 x 50 of 105 pixels is about 1.3 x 13 of 28.
     assert image[0, :10].tolist() == [255] * 10
     assert image[4:].max() == 0
@@ -172,7 +172,7 @@ def test_digits_stand_in_and_say_so_once(caplog, monkeypatch):
     with caplog.at_level(logging.WARNING):
         source.validate()
         images = source.load().images
-    assert images.shape[2:] == (28, 28, 1)
+    assert images.shape[1:] == (28, 28, 1)
     assert source.data_used == "scikit-learn digits, NOT Omniglot"
     assert len(caplog.messages) == 1
     assert "NOT Omniglot" in caplog.messages[0]
@@ -200,7 +200,8 @@ def test_whole_omniglot(monkeypatch):
     monkeypatch.setenv("JAXMETA_DATA_DIR", DATA_DIR)
     source = Omniglot()
     data = source.load()
-    assert data.images.shape == (1623, 20, 28, 28, 1)
+    assert data.images.shape == (1623 * 20, 28, 28, 1)
+    assert set(data.counts) == {20}
     sizes = {split: pool.size for split, pool in data.pools.items()}
     assert sizes == {"train": 1028, "validation": 172, "test": 423}
     assert source.example.query.inputs.shape == (75, 28, 28, 1)

@@ -199,17 +199,17 @@ def test_folders_that_are_not_as_they_should_be(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"y_val": np.zeros(19, np.uint8)}, "offsets_val must rise"),
-        ({"offsets_val": np.zeros(21, np.uint32)}, "offsets_val must rise"),
-        ({"offsets_val": np.array([], np.uint32)}, "offsets_val must rise"),
-        ({"jpeg_val": np.zeros(7, np.uint8)}, "to the size of jpeg_val"),
+        ({"y_val": np.zeros(19, np.uint8)}, "jpeg_val: its offsets must rise"),
+        ({"offsets_val": np.zeros(21, np.uint32)}, "jpeg_val: its offsets must rise"),
+        ({"offsets_val": np.array([], np.uint32)}, "jpeg_val: its offsets must rise"),
+        ({"jpeg_val": np.zeros(7, np.uint8)}, "jpeg_val: its offsets must rise"),
         (
             {
                 "jpeg_val": np.zeros(4, np.uint8),
                 "offsets_val": np.array([0, 4], np.uint32),
                 "y_val": np.zeros(1, np.uint8),
             },
-            "image 0 of jpeg_val: not a JPEG or PNG image",
+            "jpeg_val: image 0: not a JPEG or PNG image",
         ),
     ],
 )
@@ -228,7 +228,7 @@ def test_an_image_of_another_size(tmp_path):
         offsets_val=offsets_val,
         y_val=np.zeros(2, np.uint8),
     )
-    with pytest.raises(DataError, match=r"image 1 of jpeg_val: .* got 32 x 32"):
+    with pytest.raises(DataError, match=r"jpeg_val: image 1: .* got 32 x 32"):
         TinyImageNetC().pools()
 
 

@@ -12,13 +12,14 @@ from jax.flatten_util import ravel_pytree
 
 from jaxmeta.core.task import Examples, Task
 from jaxmeta.core.testing import assert_trees_close
-from jaxmeta.meta.maml import Maml
+from jaxmeta.meta.maml import Adapted, Maml, MamlState
 from jaxmeta.meta.meta_gradient import FirstOrder, Implicit, MixFlow, Unrolled
 from jaxmeta.networks.mlp import MLP
 from jaxmeta.symmetry.layers import MSRDense
 
 KEY = jax.random.key(0)
 SIZE, OUT = 3, 2
+STATE = MamlState(stats=(), steps=None)
 
 NETWORKS = {
     "MLP": MLP(features=(3, OUT), activation=nn.tanh),  # smooth, as differences need
@@ -65,7 +66,7 @@ def start(learner, task):
 
 
 def outer_loss(learner, task):
-    return lambda params: learner.loss(params, (), task, KEY)[0]
+    return lambda params: learner.loss(params, STATE, task, KEY)[0]
 
 
 def differences(fn, tree):
@@ -105,7 +106,8 @@ def surrogate(learner, task, params, num_steps):
     """
     error = lambda outputs, targets: jnp.mean((outputs - targets) ** 2)
     support_loss = lambda fast: error(
-        learner.predict(params, fast, task.support.inputs), task.support.targets
+        learner.predict(params, Adapted(fast, ()), task.support.inputs),
+        task.support.targets,
     )
     rate_at = lambda tree, t: (
         jax.tree.map(lambda r: r[t], tree) if learner.per_step else tree
@@ -122,7 +124,7 @@ def surrogate(learner, task, params, num_steps):
         fast = params["fast"]
         for t, grads in enumerate(inner):
             fast = descend(fast, rate_at(params["rates"], t), grads)
-        outputs = learner.predict(params, fast, task.query.inputs)
+        outputs = learner.predict(params, Adapted(fast, ()), task.query.inputs)
         return error(outputs, task.query.targets)
 
     return loss
@@ -166,7 +168,7 @@ def test_the_symmetry_learns_in_first_order_too():
     )
     params = start(learner, task)
     gradient = jax.grad(outer_loss(learner, task))(params)["slow"]["symmetry"]["U"]
-    v = np.asarray(learner.adapt(params, (), task.support, KEY)["v"])
+    v = np.asarray(learner.adapt(params, STATE, task.support, KEY).fast["v"])
     weights = (np.asarray(params["slow"]["symmetry"]["U"]) @ v).reshape(OUT, SIZE)
     errors = np.asarray(task.query.inputs) @ weights.T - np.asarray(task.query.targets)
     of_weights = 2 / errors.size * errors.T @ np.asarray(task.query.inputs)
@@ -196,7 +198,9 @@ def test_one_step_of_a_linear_layer_in_closed_form():
     params, _ = learner.init(KEY, task)
     (x,), (y,) = np.asarray(task.support.inputs), np.asarray(task.support.targets)
     w = np.asarray(params["fast"]["Dense_0"]["kernel"]).T
-    adapted = learner.adapt(params, (), task.support, KEY)["Dense_0"]["kernel"].T
+    adapted = (
+        learner.adapt(params, STATE, task.support, KEY).fast["Dense_0"]["kernel"].T
+    )
     expected = w - rate * 2 / out * np.outer(w @ x - y, x)
     # The rate is float32, as all parameters are.
     np.testing.assert_allclose(adapted, expected, rtol=1e-6)
@@ -212,7 +216,7 @@ def test_one_step_of_msr_moves_v_along_the_projected_gradient():
     rate = float(params["rates"]["v"])
     (x,), (y,) = np.asarray(task.support.inputs), np.asarray(task.support.targets)
     of_weights = 2 / OUT * np.outer((u @ v).reshape(OUT, SIZE) @ x - y, x)
-    adapted = learner.adapt(params, (), task.support, KEY)["v"]
+    adapted = learner.adapt(params, STATE, task.support, KEY).fast["v"]
     np.testing.assert_allclose(adapted, v - rate * u.T @ of_weights.ravel(), rtol=1e-12)
 
 
@@ -223,8 +227,8 @@ def test_steps_of_adaptation_add_up():
     once = dataclasses.replace(learner, inner_steps=1)
     fast = params["fast"]
     for _ in range(3):
-        fast = once.adapt({**params, "fast": fast}, (), task.support, KEY)
-    together = learner.adapt(params, (), task.support, KEY)
+        fast = once.adapt({**params, "fast": fast}, STATE, task.support, KEY).fast
+    together = learner.adapt(params, STATE, task.support, KEY).fast
     assert_trees_close(together, fast, rtol=1e-12, atol=1e-14)
 
 
@@ -233,7 +237,7 @@ def test_rates_of_zero_adapt_nothing():
     learner = Maml(network=NETWORKS["MLP"], inner_steps=2)
     params = start(learner, task)
     params["rates"] = jax.tree.map(jnp.zeros_like, params["rates"])
-    adapted = learner.adapt(params, (), task.support, KEY)
+    adapted = learner.adapt(params, STATE, task.support, KEY).fast
     assert_trees_close(adapted, params["fast"], rtol=0.0, atol=0.0)
 
 
@@ -241,11 +245,11 @@ def test_loss_and_evaluate_agree_on_one_protocol():
     task = make_task()
     learner = Maml(network=NETWORKS["MSRDense"], inner_steps=2)
     params = start(learner, task)
-    loss, (metrics, model_state) = learner.loss(params, (), task, KEY)
+    loss, (metrics, model_state) = learner.loss(params, STATE, task, KEY)
     np.testing.assert_allclose(metrics["loss"].compute(), loss, rtol=1e-6)  # float32
-    measured = learner.evaluate(params, (), task, KEY)
+    measured = learner.evaluate(params, STATE, task, KEY)
     np.testing.assert_allclose(measured["loss"].compute(), loss, rtol=1e-6)
-    assert model_state == ()
+    assert model_state == STATE
 
 
 def test_evaluation_may_take_more_steps():
@@ -254,7 +258,7 @@ def test_evaluation_may_take_more_steps():
     params = start(learner, task)
     thrice = Maml(network=NETWORKS["MLP"], inner_steps=3)
     once = Maml(network=NETWORKS["MLP"], inner_steps=1)
-    measure = lambda learner: learner.evaluate(params, (), task, KEY)
+    measure = lambda learner: learner.evaluate(params, STATE, task, KEY)
     assert_trees_close(measure(learner), measure(thrice), rtol=0.0, atol=0.0)
     loss = lambda learner: outer_loss(learner, task)(params)
     np.testing.assert_array_equal(loss(learner), loss(once))
@@ -268,7 +272,7 @@ def test_adapt_returns_the_fast_parameters_and_nothing_else(network):
     task = make_task()
     learner = Maml(network=network, inner_steps=2)
     params = start(learner, task)
-    adapted = learner.adapt(params, (), task.support, KEY)
+    adapted = learner.adapt(params, STATE, task.support, KEY).fast
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
     assert shapes(adapted) == shapes(params["fast"])
     moved = jax.tree.map(lambda a, b: bool(np.all(a != b)), adapted, params["fast"])
@@ -282,7 +286,7 @@ def test_the_symmetry_is_slow_and_the_rest_is_fast():
         "slow": {"symmetry": {"U": (OUT * SIZE, 3)}},
         "rates": {"v": (), "bias": ()},
     }
-    assert model_state == ()
+    assert model_state == STATE
 
 
 def test_a_plain_network_has_nothing_slow():
@@ -312,8 +316,8 @@ def test_fixed_rates_are_not_parameters():
     assert sorted(params) == ["fast", "slow"]
     learned = dataclasses.replace(learner, rates="per_tensor")
     same, _ = learned.init(KEY, task)
-    adapted = learner.adapt(params, (), task.support, KEY)
-    expected = learned.adapt(same, (), task.support, KEY)
+    adapted = learner.adapt(params, STATE, task.support, KEY).fast
+    expected = learned.adapt(same, STATE, task.support, KEY).fast
     assert_trees_close(adapted, expected, rtol=1e-12, atol=1e-14)
 
 

@@ -44,11 +44,13 @@ def test_msr_agrees_with_torch(choice, inner_steps):
         per_step=True,
     )
     tasks = SOURCE.sample(jax.random.key(0), jnp.arange(NUM_TASKS), split="train")
-    params, _ = learner.init(jax.random.key(1), SOURCE.example)
+    params, model_state = learner.init(jax.random.key(1), SOURCE.example)
     # As drawn, U and v are so small that some gradients would be lost in rounding.
     params = {**params, "fast": {"v": jnp.array([1.0, -0.5, 0.3])}}
     params["slow"] = jax.tree.map(lambda u: 30 * u, params["slow"])
-    losses, grads = task_gradients(learner, params, (), tasks, Parallel(backend="vmap"))
+    losses, grads = task_gradients(
+        learner, params, model_state, tasks, Parallel(backend="vmap")
+    )
 
     to_torch = lambda leaf: torch.tensor(np.asarray(leaf))
     tensors = [

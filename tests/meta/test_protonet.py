@@ -49,10 +49,11 @@ def test_the_order_of_the_support_does_not_matter():
 def test_it_is_a_linear_classifier_of_the_embedding():
     # -|f - c|^2 = 2 c f - |c|^2 - |f|^2, and the last is common to all classes.
     params, state = LEARNER.init(KEYS[2], TASK)
-    means = LEARNER.adapt(params, state, SUPPORT, KEYS[2])
-    f = LEARNER.embed(params, QUERY.inputs)
+    adapted = LEARNER.adapt(params, state, SUPPORT, KEYS[2])
+    means = adapted.prototypes
+    f = LEARNER.network.apply(params, QUERY.inputs)
     linear = 2 * f @ means.T - jnp.square(means).sum(1)[None]
-    logits = LEARNER.predict(params, means, QUERY.inputs)
+    logits = LEARNER.predict(params, adapted, QUERY.inputs)
     np.testing.assert_allclose(
         jax.nn.log_softmax(logits), jax.nn.log_softmax(linear), rtol=1e-4, atol=1e-5
     )

@@ -10,13 +10,13 @@ from flax import linen as nn
 
 from jaxmeta.networks.patches import PatchConv
 from jaxmeta.symmetry.layers import (
-    SYMMETRY,
     KroneckerMSRDense,
     LocallyConnected,
     MSRConv,
     MSRDense,
     Signal,
 )
+from jaxmeta.symmetry.sharing import SYMMETRY
 
 KEY = jax.random.key(0)
 

@@ -1,0 +1,169 @@
+"""The tables of Aug-Omniglot and Aug-MiniImagenet: rows, findings and pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from jaxmeta.core.fit import initial_state
+from jaxmeta.core.run import Run
+from jaxmeta.core.table import Cell, Runs, Table
+from jaxmeta.meta.maml import FAST, Maml
+from jaxmeta.report.symmetry import error_curves, orbit_grid
+from jaxmeta.symmetry.benchmark import ROWS, Protocol
+from jaxmeta.symmetry.equivariance import layer_errors
+from jaxmeta.symmetry.sharing import SYMMETRY
+
+Published = Mapping[str, Sequence[str]]
+"""`{row: figures}` as printed, in percent, in the order of the columns."""
+
+_NUM_IMAGES = 512
+
+
+def aug_table(
+    title: str,
+    protocol: Protocol,
+    columns: Sequence[tuple[int, int]],
+    *,
+    published: Published,
+    notes: Sequence[str],
+    gain: float | None = None,
+) -> Table:
+    """A table of accuracies on augmented queries: a row a method.
+
+    Args:
+      title: of the table.
+      protocol: of all rows.
+      columns: ways and shots of each.
+      published: figures to put beside, in the order of the columns.
+      notes: what a reader must know.
+      gain: by how many points MSR is to beat MAML in the first column.
+    """
+    cells = []
+    for row in ROWS:
+        figures = published.get(row, (None,) * len(columns))
+        for (ways, shots), figure in zip(columns, figures, strict=False):
+            cells.append(
+                Cell(
+                    row=row,
+                    column=column_name(ways, shots),
+                    experiment=lambda seed, row=row, ways=ways, shots=shots: (
+                        protocol.experiment(row, ways=ways, shots=shots, seed=seed)
+                    ),
+                    protocol=_protocol_text(protocol, row),
+                    published=figure,
+                )
+            )
+    first = column_name(*columns[0])
+    return Table(
+        title=title,
+        source="Zhou, Knowles, Finn, Meta-Learning Symmetries by Reparameterization, "
+        "as tabulated in lecture slides",
+        metric="accuracy",
+        cells=tuple(cells),
+        seeds=1,
+        notes=(
+            "Protocol: support sets as they are, query sets cropped (80 to 100 % of "
+            "the area), flipped both ways and turned by up to 30 degrees, in training "
+            "and in testing; the checkpoint with the best validation accuracy.",
+            "MAML (Big) has as many channels as give it the number of parameters of "
+            "MSR's v and U together. All inner rates are learned, one a tensor, as a "
+            "softplus.",
+            *notes,
+        ),
+        findings=lambda runs: findings(runs, first, gain),
+        figures={
+            "orbits.png": lambda path, runs: draw_orbits(path, runs, first),
+            "equivariance.png": lambda path, runs: draw_errors(path, runs, first),
+        },
+    )
+
+
+def column_name(ways: int, shots: int) -> str:
+    """As in `5-way 1-shot`."""
+    return f"{ways}-way {shots}-shot"
+
+
+def _protocol_text(protocol: Protocol, row: str) -> str:
+    steps = f"{protocol.steps:,} steps of {protocol.tasks_per_step} tasks"
+    inner = f"{protocol.inner_steps} inner ({protocol.eval_inner_steps} in tests)"
+    inner = "" if row == "ProtoNets" else f", {inner}"
+    transductive = " (transductive)" if protocol.norm_stats == "query" else ""
+    norm = f"norm_stats {protocol.norm_stats}{transductive}"
+    return f"{steps}, {protocol.features} channels{inner}, {norm}"
+
+
+def findings(runs: Runs, column: str, gain: float | None) -> list[str]:
+    """MSR against MAML and against itself without U, over all seeds."""
+    found = {
+        row: np.mean([_accuracy(directory) for directory in directories])
+        for (row, other), directories in runs.items()
+        if other == column
+    }
+    said = [
+        f"Data: {Run.load(directories[0]).experiment.source.data_used}."
+        for directories in list(runs.values())[:1]
+    ]
+    for row in ("MAML", "MSR, U = identity"):
+        if {row, "MSR"} <= found.keys():
+            points = 100 * (found["MSR"] - found[row])
+            line = f"{column}: MSR is {points:+.1f} points from {row}."
+            if row == "MAML" and gain is not None:
+                verdict = "holds" if points >= gain else "misses"
+                line += f" Asked were {gain:+.1f}: {verdict}."
+            said.append(line)
+    return said
+
+
+def _accuracy(directory: Path) -> float:
+    with np.load(directory / "test_tasks.npz") as file:
+        return float(file["accuracy"].mean())
+
+
+def _variables(params: Any) -> dict[str, Any]:
+    """Of a network, from those of `Maml`."""
+    return {**params["slow"], FAST: {**params["slow"].get(FAST, {}), **params["fast"]}}
+
+
+def _trained(runs: Runs, row: str, column: str) -> tuple[Run, Any, Any] | None:
+    """The first run of a cell, its parameters before training and after, if it ran."""
+    if (row, column) not in runs:
+        return None
+    run = Run.load(runs[row, column][0])
+    start = initial_state(run.experiment)
+    found = run.latest.restore(start)
+    assert found is not None
+    return run, start.params, found[0].params
+
+
+def draw_orbits(path: Path, runs: Runs, column: str) -> None:
+    """What U makes of one tap of a kernel, for every tap and layer of MSR."""
+    found = _trained(runs, "MSR", column)
+    if found is None:
+        return
+    symmetry = found[2]["slow"][SYMMETRY]
+    layers = [name for name in sorted(symmetry) if "C" in symmetry[name]]
+    orbit_grid(path, {name: np.asarray(symmetry[name]["C"]) for name in layers})
+
+
+def draw_errors(path: Path, runs: Runs, column: str) -> None:
+    """The equivariance error of every layer before and after training."""
+    curves = {}
+    for row in ("MAML", "MSR"):
+        found = _trained(runs, row, column)
+        if found is None:
+            continue
+        run, *moments = found
+        learner, source = run.experiment.learner, run.experiment.source
+        assert isinstance(learner, Maml)
+        count = -(-_NUM_IMAGES // len(source.example.query.inputs))
+        tasks = source.sample(jax.random.key(5), jnp.arange(count), split="test")
+        images = tasks.query.inputs.reshape(-1, *tasks.query.inputs.shape[2:])
+        for when, params in zip(("before", "after"), moments, strict=True):
+            curves[row, when] = layer_errors(
+                learner.network, _variables(params), images[:_NUM_IMAGES]
+            )
+    error_curves(path, curves)

@@ -1,0 +1,195 @@
+"""Aug-Omniglot and Aug-MiniImagenet: every method on one data set, in one way.
+
+Zhou, Knowles, Finn, "Meta-Learning Symmetries by Reparameterization" (2021), section 6
+and algorithm 2: the support set of a task is as it is, the query set augmented, in
+training and in testing, so that what does not matter has to be learned between tasks.
+The authors released no code for it; what their text leaves open is set here, and the
+same for all methods.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta.core.experiment import (
+    Checkpointing,
+    Evaluation,
+    Experiment,
+    Optimizer,
+)
+from jaxmeta.core.learner import Learner
+from jaxmeta.core.objectives import cross_entropy
+from jaxmeta.data.episodes import EpisodeSource
+from jaxmeta.data.source import settle
+from jaxmeta.meta.maml import FAST, Maml
+from jaxmeta.meta.norm_stats import NormStats
+from jaxmeta.meta.protonet import ProtoNet
+from jaxmeta.networks.conv import Conv4
+from jaxmeta.symmetry.augment import Augment
+from jaxmeta.symmetry.conv4 import MSRConv4
+from jaxmeta.symmetry.sharing import Kronecker
+
+ROWS = ("MAML", "MAML (Big)", "ANIL", "ProtoNets", "MSR", "MSR, U = identity")
+"""Methods, in the order of the reference table; the last is not in it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What the rows of one table have in common.
+
+    Example:
+      >>> from jaxmeta.data.digits import Digits
+      >>> protocol = Protocol(source=Digits(), features=8, steps=100)
+      >>> experiment = protocol.experiment("MSR", ways=5, shots=1, seed=0)
+      >>> type(experiment.learner.network).__name__, experiment.source.augment
+      ('MSRConv4', Augment(area=(0.8, 1.0), ratio=(0.75, 1.3333333333333333), ...
+    """
+
+    source: EpisodeSource
+    """The data; its ways and shots are set, and its query set augmented."""
+
+    features: int = 32
+    """Channels of every block; MAML (Big) has more."""
+
+    inner_steps: int = 1
+    """In training."""
+
+    eval_inner_steps: int = 3
+    """In validation and testing."""
+
+    inner_rate: float = 0.4
+    """Where the inner rates start; they are learned, one a tensor, and positive."""
+
+    norm_stats: NormStats = "query"
+    """Whose batch statistics normalise a query set."""
+
+    learning_rate: float = 1e-3
+    """Of Adam."""
+
+    tasks_per_step: int = 32
+    """Meta-batch."""
+
+    steps: int = 60_000
+    """Outer steps."""
+
+    evaluations: int = 60
+    """How often the run is validated; the best checkpoint is tested."""
+
+    num_test_tasks: int = 2000
+    """Held-out tasks, >= 1000 for a table."""
+
+    def learner(self, row: str, ways: int, example) -> Learner:
+        """The method of a row.
+
+        Args:
+          row: one of `ROWS`.
+          ways: classes of a task.
+          example: a task, whose images say how large MAML (Big) is.
+
+        Raises:
+          ValueError: for a row that there is not.
+        """
+        plain = Conv4(features=self.features, num_classes=ways)
+        msr = MSRConv4(features=self.features, num_classes=ways)
+        settings = {
+            "objective": cross_entropy,
+            "inner_steps": self.inner_steps,
+            "eval_inner_steps": self.eval_inner_steps,
+            "inner_rate": self.inner_rate,
+            "positive_rates": True,
+            "norm_stats": self.norm_stats,
+        }
+        if row == "MAML":
+            return Maml(network=plain, **settings)
+        if row == "MAML (Big)":
+            return Maml(network=as_large(plain, msr, example), **settings)
+        if row == "ANIL":
+            return Maml(network=plain, only=("Dense_0",), **settings)
+        if row == "ProtoNets":
+            network = Conv4(features=self.features, num_classes=None)
+            return ProtoNet(network=network, ways=ways, norm_stats=self.norm_stats)
+        if row == "MSR":
+            return Maml(network=msr, **settings)
+        if row == "MSR, U = identity":
+            fixed = Kronecker(learned=False)
+            network = MSRConv4(
+                features=self.features,
+                num_classes=ways,
+                sharing=fixed,
+                share_head=False,
+            )
+            return Maml(network=network, **settings)
+        raise ValueError(f"there is no method {row!r}; there are {', '.join(ROWS)}.")
+
+    def experiment(self, row: str, *, ways: int, shots: int, seed: int) -> Experiment:
+        """The training of a row.
+
+        Raises:
+          ValueError: for a row that there is not.
+        """
+        source = settle(self.source)
+        assert isinstance(source, EpisodeSource)
+        source = dataclasses.replace(source, ways=ways, shots=shots, augment=Augment())
+        every = max(1, self.steps // self.evaluations)
+        return Experiment(
+            learner=self.learner(row, ways, source.example),
+            source=source,
+            optimizer=Optimizer(learning_rate=self.learning_rate),
+            evaluation=Evaluation(
+                every=every,
+                num_validation_tasks=min(500, self.num_test_tasks),
+                num_test_tasks=self.num_test_tasks,
+                checkpoint="best",
+                metric="accuracy",
+                mode="max",
+            ),
+            checkpoint=Checkpointing(every=every),
+            tasks_per_step=self.tasks_per_step,
+            steps=self.steps,
+            log_every=every,
+            seed=seed,
+        )
+
+
+def num_parameters(network: Conv4, example) -> int:
+    """How many numbers the two loops learn of a network, symmetry matrices included.
+
+    Args:
+      network: for images.
+      example: a task of them.
+
+    Example:
+      >>> from jaxmeta.data.digits import Digits
+      >>> num_parameters(Conv4(features=32), Digits().example)
+      28357
+    """
+    shapes = jax.eval_shape(
+        network.init, jax.random.key(0), jnp.zeros_like(example.support.inputs)
+    )
+    learned = (shapes[FAST], shapes.get("symmetry", {}))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(learned))
+
+
+def as_large(network: Conv4, other: Conv4, example) -> Conv4:
+    """A network with more channels, just enough to have as many parameters as another.
+
+    Args:
+      network: to be made larger.
+      other: with more parameters.
+      example: a task of the images of both.
+
+    Example:
+      >>> from jaxmeta.data.digits import Digits
+      >>> big = as_large(Conv4(features=32), MSRConv4(features=32), Digits().example)
+      >>> big.features
+      37
+    """
+    wanted = num_parameters(other, example)
+    for features in itertools.count(network.features):
+        larger = network.clone(features=features)
+        if num_parameters(larger, example) >= wanted:
+            return larger
+    raise AssertionError("a count has no end")
