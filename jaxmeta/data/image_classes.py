@@ -87,7 +87,7 @@ def read_class_folders(root: Path, side: int) -> ClassImages:
             (folder, _NAMES[part.name]) for part in folders for folder in _folders(part)
         ]
     else:
-        pairs = list(zip(folders, split_classes(len(folders)), strict=True))
+        pairs = list(zip(folders, split_classes(len(folders)).tolist(), strict=True))
     found = [read_class(folder, side) for folder, _ in pairs]
     return join_classes(
         found, [split for _, split in pairs], [str(folder) for folder, _ in pairs]

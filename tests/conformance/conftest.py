@@ -24,7 +24,7 @@ from jaxmeta.meta.meta_gradient import (
 from jaxmeta.meta.protonet import ProtoNet
 from jaxmeta.multitask.hard_sharing import HardSharing
 from jaxmeta.networks.conv import Conv4
-from jaxmeta.networks.convnet import ContextNet, ConvNet
+from jaxmeta.networks.convnet import ContextNet
 from jaxmeta.networks.mlp import MLP, Encoder
 from jaxmeta.networks.norm_mlp import NormMLP
 from jaxmeta.networks.patches import PatchConv
@@ -108,7 +108,7 @@ CASES = [
     Case(
         "maml-conv4",
         Maml(
-            network=Conv4(features=3, num_classes=2, num_blocks=2),
+            network=Conv4(features=3, num_classes=2, num_blocks=1),
             objective=cross_entropy,
             inner_rate=0.4,
             eval_inner_steps=2,
@@ -118,7 +118,7 @@ CASES = [
     Case(
         "anil-conv4",
         Maml(
-            network=Conv4(features=3, num_classes=2, num_blocks=2),
+            network=Conv4(features=3, num_classes=2, num_blocks=1),
             objective=cross_entropy,
             only=("Dense_0",),
         ),
@@ -126,7 +126,7 @@ CASES = [
     ),
     Case(
         "protonet",
-        ProtoNet(network=Conv4(features=3, num_classes=None, num_blocks=2), ways=2),
+        ProtoNet(network=Conv4(features=3, num_classes=None, num_blocks=1), ways=2),
         EPISODES,
         atol=3e-5,
     ),
@@ -152,19 +152,12 @@ CASES += [
     Case("shift-arm-bn", ArmBn(network=NET), SETS),
     Case(
         "shift-arm-cml",
-        ArmCml(
-            network=ConvNet(num_classes=10, width=2, large=False),
-            context=ContextNet(channels=1, width=2),
-        ),
+        ArmCml(network=NET, context=ContextNet(channels=1, width=2)),
         SETS,
     ),
     Case(
         "shift-arm-cml-of-sets",
-        ArmCml(
-            network=ConvNet(num_classes=10, width=2, large=False),
-            context=ContextNet(channels=1, width=2),
-            norm_stats="set",
-        ),
+        ArmCml(network=NET, context=ContextNet(channels=1, width=2), norm_stats="set"),
         SETS,
     ),
     Case("shift-arm-ll", ArmLl(network=NET, inner_rate=0.01), SETS, atol=1e-5),

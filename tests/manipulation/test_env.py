@@ -86,7 +86,9 @@ def test_mjx_is_mujoco(room, compared):
     assert differences[40:].max() <= 2e-3
 
 
-@pytest.mark.parametrize("name", ["room", "fast_room"])
+@pytest.mark.parametrize(
+    "name", ["room", pytest.param("fast_room", marks=pytest.mark.slow)]
+)
 def test_no_action_makes_a_nan(name, request):
     """10,000 steps: random, extreme, into the table, not a number."""
     room = request.getfixturevalue(name)
@@ -166,6 +168,7 @@ def test_an_episode_ends_and_another_begins():
     assert not np.allclose(state.info["play"].vector, first.vector)
 
 
+@pytest.mark.slow
 def test_an_episode_is_solved_once_however_long_actions_are_held():
     fast = Physics(timestep=0.0125, substeps=1)
     env = ManipulationEnv(["reach"], physics=fast)
@@ -215,6 +218,7 @@ def test_time_is_up_after_500_steps():
     assert env.dt == pytest.approx(1 / 80)
 
 
+@pytest.mark.slow
 def test_either_version_of_the_reward_can_be_asked_for():
     """Far from the handle the first is minus the distance to it."""
     fast = Physics(timestep=0.0125, substeps=1)

@@ -13,7 +13,14 @@ from jax.flatten_util import ravel_pytree
 from jaxmeta.core.task import Examples, Task
 from jaxmeta.core.testing import assert_trees_close
 from jaxmeta.meta.maml import Adapted, Maml, MamlState
-from jaxmeta.meta.meta_gradient import FirstOrder, Implicit, MixFlow, Unrolled
+from jaxmeta.meta.meta_gradient import (
+    FirstOrder,
+    Implicit,
+    MixFlow,
+    Reptile,
+    Truncated,
+    Unrolled,
+)
 from jaxmeta.networks.mlp import MLP
 from jaxmeta.symmetry.layers import MSRDense
 
@@ -400,3 +407,126 @@ def test_takes_equal_steps_of_evaluation_with_rates_per_step():
         network=NETWORKS["MLP"], per_step=True, inner_steps=2, eval_inner_steps=2
     )
     assert learner.num_eval_steps == 2
+
+
+# Positive rates.
+
+
+@pytest.mark.parametrize("rate", [1e-3, 0.4, 30.0])
+def test_positive_rates_start_where_they_should(rate):
+    learner = Maml(network=NETWORKS["MLP"], positive_rates=True, inner_rate=rate)
+    params, _ = learner.init(KEY, make_task())
+    for learned in jax.tree.leaves(params["rates"]):
+        assert float(jnp.logaddexp(learned, 0.0)) == pytest.approx(rate, rel=1e-6)
+
+
+def test_positive_rates_are_softpluses():
+    task = make_task()
+    learner = Maml(network=NETWORKS["MLP"], positive_rates=True)
+    plain = Maml(network=NETWORKS["MLP"])
+    params = start(learner, task)
+    of_plain = {**params, "rates": jax.tree.map(jax.nn.softplus, params["rates"])}
+    assert_trees_close(
+        learner.adapt(params, STATE, task.support, KEY),
+        plain.adapt(of_plain, STATE, task.support, KEY),
+        rtol=1e-12,
+    )
+    check_second_order(learner)
+
+
+# The multi-step loss.
+
+
+def losses_of_steps(learner, params, task):
+    """The query loss after every inner step."""
+    outputs = [
+        dataclasses.replace(
+            learner, inner_steps=n, per_step=False, multi_step_loss=0
+        ).evaluate(params, STATE, task, KEY)
+        for n in range(1, learner.inner_steps + 1)
+    ]
+    return np.array([float(metrics["loss"].compute()) for metrics in outputs])
+
+
+@pytest.mark.parametrize(
+    ("done", "weights"),
+    [
+        (0, [1 / 3, 1 / 3, 1 / 3]),
+        (5, [1 / 6, 1 / 6, 2 / 3]),
+        (10, [0.0, 0.0, 1.0]),
+        (99, [0.0, 0.0, 1.0]),
+    ],
+)
+def test_the_multi_step_loss_ends_with_the_last_step(done, weights):
+    task = make_task()
+    learner = Maml(network=NETWORKS["MLP"], inner_steps=3, multi_step_loss=10)
+    params, state = start(learner, task), learner.init(KEY, task)[1]
+    assert float(state.steps) == 0
+    state = state._replace(steps=jnp.asarray(float(done)))
+    loss, (metrics, new) = learner.loss(params, state, task, KEY)
+    losses = losses_of_steps(learner, params, task)
+    np.testing.assert_allclose(loss, losses @ weights, rtol=1e-5)  # float32 metrics
+    np.testing.assert_allclose(metrics["loss"].compute(), losses[-1], rtol=1e-5)
+    assert float(new.steps) == done + 1
+
+
+def test_the_multi_step_loss_has_its_gradient():
+    task = make_task()
+    learner = Maml(
+        network=NETWORKS["MLP"], inner_steps=2, per_step=True, multi_step_loss=4
+    )
+    params = start(learner, task)
+    state = MamlState(stats=(), steps=jnp.asarray(1.0))
+    loss = lambda params: learner.loss(params, state, task, KEY)[0]
+    gradient = jax.jit(jax.grad(loss))(params)
+    assert_trees_close(gradient, differences(loss, params), **DIFFERENCE)
+
+
+# Reptile.
+
+
+def test_reptile_goes_towards_where_the_steps_end():
+    task = make_task()
+    learner = Maml(
+        network=NETWORKS["MLP"],
+        rates="fixed",
+        inner_steps=3,
+        meta_gradient=Reptile(),
+    )
+    params = start(learner, task)
+    value, gradient = jax.value_and_grad(outer_loss(learner, task))(params)
+    plain = dataclasses.replace(learner, meta_gradient=FirstOrder())
+    np.testing.assert_allclose(value, outer_loss(plain, task)(params), rtol=1e-12)
+    end = learner.adapt(params, STATE, task.support, KEY).fast
+    away = jax.tree.map(jnp.subtract, params["fast"], end)
+    assert_trees_close(gradient["fast"], away, rtol=1e-12)
+    # Whatever is asked: the query has no part in it.
+    other = task._replace(query=jax.tree.map(lambda x: x + 1.0, task.query))
+    again = jax.grad(outer_loss(learner, other))(params)
+    assert_trees_close(gradient, again, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"meta_gradient": Reptile()}, "with the meta-gradient Reptile"),
+        (
+            {"rates": "fixed", "positive_rates": True},
+            "positive_rates must be False with rates .fixed.",
+        ),
+        ({"multi_step_loss": -1}, "multi_step_loss must be >= 0, got -1"),
+        (
+            {"multi_step_loss": 3, "meta_gradient": Truncated()},
+            "multi_step_loss must be 0 with the meta-gradient Truncated, .* got 3",
+        ),
+    ],
+)
+def test_refuses_what_does_not_go_together(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Maml(network=NETWORKS["MLP"], **settings)
+
+
+def test_reptile_refuses_what_it_cannot_learn():
+    learner = Maml(network=NETWORKS["MSRDense"], rates="fixed", meta_gradient=Reptile())
+    with pytest.raises(ValueError, match=r"learns only what .* also has symmetry"):
+        learner.init(KEY, make_task())

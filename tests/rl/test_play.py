@@ -36,6 +36,7 @@ def straight(obs):
     return jnp.append(jnp.clip(10.0 * (obs[36:39] - obs[:3]), -1.0, 1.0), 0.0)
 
 
+@pytest.mark.slow
 def test_success_is_of_any_step_and_return_of_all():
     env = CONTROL.env("test")
     goals = CONTROL.suite.goals("test")[0, :3]
