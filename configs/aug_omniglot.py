@@ -25,8 +25,8 @@ def get_table(quick: bool) -> Table:
             source=Omniglot(queries=5),
             features=16,
             tasks_per_step=4,
-            steps=10_000,
-            evaluations=20,
+            steps=6_000,
+            evaluations=10,
             num_test_tasks=1000,
         )
     else:

@@ -140,7 +140,7 @@ class Protocol:
             optimizer=Optimizer(learning_rate=self.learning_rate),
             evaluation=Evaluation(
                 every=every,
-                num_validation_tasks=min(500, self.num_test_tasks),
+                num_validation_tasks=min(300, self.num_test_tasks),
                 num_test_tasks=self.num_test_tasks,
                 checkpoint="best",
                 metric="accuracy",
