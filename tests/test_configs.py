@@ -23,6 +23,8 @@ ENTRIES = catalogue.entries()
 EXPERIMENTS = [entry for entry in ENTRIES if entry.kind == "experiment"]
 TABLES = [entry for entry in ENTRIES if entry.kind == "table"]
 NOT_RANDOM = {"metaworld-parity", "pcgrad-landscape"}
+# Their columns have more ways than the digits that stand in have classes.
+TOO_MANY_WAYS = {("aug-omniglot", False)}
 by_name = lambda entry: entry.name
 
 
@@ -116,7 +118,7 @@ def test_cells_build(entry, quick):
     for cell in table.cells:
         first, second = (make_cell(cell, seed) for seed in (0, 1))
         assert (first.seed, second.seed) == (0, 1)
-        if isinstance(first, Experiment):
+        if isinstance(first, Experiment) and (entry.name, quick) not in TOO_MANY_WAYS:
             settle_and_check(first)
         assert cell.protocol
         assert (cell.accept is None) == (not cell.claim)

@@ -28,6 +28,7 @@ def aug_table(
     protocol: Protocol,
     columns: Sequence[tuple[int, int]],
     *,
+    seeds: int,
     published: Published,
     notes: Sequence[str],
     gain: float | None = None,
@@ -38,6 +39,7 @@ def aug_table(
       title: of the table.
       protocol: of all rows.
       columns: ways and shots of each.
+      seeds: of every row.
       published: figures to put beside, in the order of the columns.
       notes: what a reader must know.
       gain: by how many points MSR is to beat MAML in the first column.
@@ -64,7 +66,7 @@ def aug_table(
         "as tabulated in lecture slides",
         metric="accuracy",
         cells=tuple(cells),
-        seeds=1,
+        seeds=seeds,
         notes=(
             "Protocol: support sets as they are, query sets cropped (80 to 100 % of "
             "the area), flipped both ways and turned by up to 30 degrees, in training "

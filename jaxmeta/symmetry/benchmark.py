@@ -8,6 +8,7 @@ same for all methods.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -28,12 +29,21 @@ from jaxmeta.meta.maml import FAST, Maml
 from jaxmeta.meta.norm_stats import NormStats
 from jaxmeta.meta.protonet import ProtoNet
 from jaxmeta.networks.conv import Conv4
+from jaxmeta.symmetry.augerino import Augerino, Averaged
 from jaxmeta.symmetry.augment import Augment
 from jaxmeta.symmetry.conv4 import MSRConv4
 from jaxmeta.symmetry.sharing import Kronecker
 
-ROWS = ("MAML", "MAML (Big)", "ANIL", "ProtoNets", "MSR", "MSR, U = identity")
-"""Methods, in the order of the reference table; the last is not in it."""
+ROWS = (
+    "MAML",
+    "MAML (Big)",
+    "ANIL",
+    "ProtoNets",
+    "MSR",
+    "MSR, U = identity",
+    "Augerino",
+)
+"""Methods, in the order of the reference table; the last two are not in it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +72,9 @@ class Protocol:
 
     inner_rate: float = 0.4
     """Where the inner rates start; they are learned, one a tensor, and positive."""
+
+    copies: int = 4
+    """Of every image that Augerino averages over."""
 
     norm_stats: NormStats = "query"
     """Whose batch statistics normalise a query set."""
@@ -122,7 +135,17 @@ class Protocol:
                 share_head=False,
             )
             return Maml(network=network, **settings)
+        if row == "Augerino":
+            averaged = Averaged(network=plain, copies=self.copies)
+            return Augerino(network=averaged, **settings)
         raise ValueError(f"there is no method {row!r}; there are {', '.join(ROWS)}.")
+
+    @functools.cached_property
+    def _source(self) -> EpisodeSource:
+        """The data that this machine has."""
+        source = settle(self.source)
+        assert isinstance(source, EpisodeSource)
+        return source
 
     def experiment(self, row: str, *, ways: int, shots: int, seed: int) -> Experiment:
         """The training of a row.
@@ -130,12 +153,12 @@ class Protocol:
         Raises:
           ValueError: for a row that there is not.
         """
-        source = settle(self.source)
-        assert isinstance(source, EpisodeSource)
-        source = dataclasses.replace(source, ways=ways, shots=shots, augment=Augment())
+        source = dataclasses.replace(
+            self._source, ways=ways, shots=shots, augment=Augment()
+        )
         every = max(1, self.steps // self.evaluations)
         return Experiment(
-            learner=self.learner(row, ways, source.example),
+            learner=self.learner(row, ways, self._source.example),
             source=source,
             optimizer=Optimizer(learning_rate=self.learning_rate),
             evaluation=Evaluation(

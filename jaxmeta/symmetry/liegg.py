@@ -15,19 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.types import Array, Float
-from jaxmeta.data.warp import warp
-
-GENERATORS = {
-    "rotation": ((0.0, 1.0, 0.0), (-1.0, 0.0, 0.0)),
-    "scaling": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
-    "stretching": ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0)),
-    "shearing": ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),
-    "shift down": ((0.0, 0.0, 1.0), (0.0, 0.0, 0.0)),
-    "shift right": ((0.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
-}
-"""A basis of the affine motions: rows of `[matrix | shift]`, where places are (row,
-column) from the centre and shifts are in half sides of the image. All move the pixels
-of a square image by about as much."""
+from jaxmeta.symmetry.motions import GENERATORS, Motion, move
 
 
 class LieGG(NamedTuple):
@@ -54,11 +42,10 @@ def derivatives(
       fn: images `[n, side, side, channel]` to outputs `[n, out]`.
       images: `[n, side, side, channel]`.
     """
-    side = images.shape[1]
 
-    def moved(motion: Array) -> Array:
-        matrix, shift = jnp.eye(2) + motion[:, :2], motion[:, 2] * side / 2
-        return fn(jax.vmap(lambda image: warp(image, matrix, shift))(images))
+    def moved(rows: Array) -> Array:
+        motion = Motion(jnp.eye(2) + rows[:, :2], rows[:, 2])
+        return fn(jax.vmap(lambda image: move(image, motion))(images))
 
     still, along = jnp.zeros((2, 3)), jnp.array(list(GENERATORS.values()))
     one = lambda direction: jax.jvp(moved, (still,), (direction,))[1]

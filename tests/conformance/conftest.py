@@ -19,6 +19,7 @@ from jaxmeta.meta.meta_gradient import (
     FirstOrder,
     Implicit,
     MixFlow,
+    Reptile,
     Unrolled,
 )
 from jaxmeta.meta.protonet import ProtoNet
@@ -40,7 +41,10 @@ from jaxmeta.shift.erm import Erm
 from jaxmeta.shift.fed_avg import LocalSgd
 from jaxmeta.shift.mmd import Mmd
 from jaxmeta.surgery import GroupDRO
+from jaxmeta.symmetry.augerino import Augerino, Averaged
+from jaxmeta.symmetry.conv4 import MSRConv4
 from jaxmeta.symmetry.layers import KroneckerMSRDense, LocallyConnected, Signal
+from jaxmeta.symmetry.sharing import Kronecker, LowRank, Sinkhorn
 
 SIGNALS = TranslationSource(input_size=7, num_query=3)
 IMAGES = RotationSource(image_size=5, num_query=2)
@@ -129,6 +133,55 @@ CASES = [
         ProtoNet(network=Conv4(features=3, num_classes=None, num_blocks=1), ways=2),
         EPISODES,
         atol=3e-5,
+    ),
+    *(
+        Case(
+            f"maml-conv4-{norm_stats}",
+            Maml(
+                network=Conv4(features=3, num_classes=2, num_blocks=1),
+                objective=cross_entropy,
+                norm_stats=norm_stats,
+            ),
+            EPISODES,
+            atol=3e-5,
+        )
+        for norm_stats in ("support", "running")
+    ),
+    *(
+        Case(
+            f"msr-conv4-{type(sharing).__name__}",
+            Maml(
+                network=MSRConv4(
+                    features=2, num_classes=2, num_blocks=1, sharing=sharing
+                ),
+                objective=cross_entropy,
+                positive_rates=True,
+            ),
+            EPISODES,
+            atol=3e-5,
+        )
+        for sharing in (Kronecker(), LowRank(rank=5), Sinkhorn(copies=2))
+    ),
+    Case(
+        "augerino-conv4",
+        Augerino(
+            network=Averaged(
+                network=Conv4(features=2, num_classes=2, num_blocks=1), copies=2
+            ),
+            objective=cross_entropy,
+        ),
+        EPISODES,
+        atol=3e-5,
+    ),
+    Case(
+        "maml-mlp-multi-step",
+        Maml(network=MLP_5, inner_steps=2, multi_step_loss=5),
+        SIGNALS,
+    ),
+    Case(
+        "reptile-mlp",
+        Maml(network=MLP_5, inner_steps=2, rates="fixed", meta_gradient=Reptile()),
+        SIGNALS,
     ),
     Case("one-head", HardSharing(body=BODY, head=MLP(features=(10,))), TURNED),
     Case(

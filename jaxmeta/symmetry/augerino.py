@@ -1,0 +1,112 @@
+"""Augerino: the ranges of augmentations as parameters.
+
+Benton, Finzi, Izmailov, Wilson, "Learning Invariances in Neural Networks" (NeurIPS
+2020). A network is averaged over motions of its input, drawn uniformly from ranges that
+are trained with it; a reward for wide ranges keeps them from vanishing, and the loss
+from covering motions that matter.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmeta.core.types import Array, Float
+from jaxmeta.meta.maml import Maml
+from jaxmeta.networks.norm import OWN, Statistics
+from jaxmeta.symmetry.motions import GENERATORS, exponential, move
+from jaxmeta.symmetry.sharing import SYMMETRY, symmetry_parameter
+
+RANGES = "ranges"
+"""The name of what is learned, before its softplus."""
+
+
+class Averaged(nn.Module):
+    """A network averaged over moved copies of its images.
+
+    `y = mean_j network(exp(sum_k u_jk r_k G_k) x)` with `u` uniform on `+-1` and the
+    ranges `r` positive. Every image of a set has motions of its own, drawn once for
+    all, so that the loss is a function of the parameters alone.
+
+    Attributes:
+      network: from images and `Statistics` to outputs `[n, ...]`.
+      copies: moved copies of every image, >= 1.
+      start: of all ranges, > 0: radians for the rotation, half sides for the shifts.
+
+    Symmetry: `ranges` `[6]` before their softplus, in the order of `GENERATORS`.
+
+    Raises:
+      ValueError: for a number outside its range.
+
+    Example:
+      >>> from jaxmeta.networks.conv import Conv4
+      >>> network = Averaged(network=Conv4(features=4), copies=2)
+      >>> variables = network.init(jax.random.key(0), jnp.ones((3, 16, 16, 1)))
+      >>> variables["symmetry"]["ranges"].shape
+      (6,)
+    """
+
+    network: nn.Module
+    copies: int = 4
+    start: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.copies < 1:
+            raise ValueError(f"copies must be >= 1, got {self.copies}.")
+        if not self.start > 0:
+            raise ValueError(f"start must be > 0, got {self.start}.")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "n side side channel"],
+        statistics: Statistics = OWN,
+    ) -> Float[Array, "n *out"]:
+        before = jnp.log(jnp.expm1(self.start))
+        raw = symmetry_parameter(
+            self, RANGES, lambda key, shape: jnp.full(shape, before), (len(GENERATORS),)
+        )
+        shape = (self.copies, len(x), len(GENERATORS))
+        u = jax.random.uniform(jax.random.key(0), shape, minval=-1.0, maxval=1.0)
+        far = u * jax.nn.softplus(raw)[None, None]
+        moved = jax.vmap(
+            jax.vmap(lambda image, c: move(image, exponential(c))), (None, 0)
+        )
+        copies = moved(x, far).reshape(-1, *x.shape[1:])
+        outputs = self.network(copies, statistics)
+        return outputs.reshape(self.copies, len(x), *outputs.shape[1:]).mean(0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augerino(Maml):
+    """MAML whose outer loop learns the ranges of an `Averaged` network.
+
+    The outer loss is MAML's minus `reward * sum(ranges)`.
+
+    Raises:
+      ValueError: for a network that is not `Averaged`, or a negative reward.
+
+    Example:
+      >>> from jaxmeta.networks.conv import Conv4
+      >>> learner = Augerino(network=Averaged(network=Conv4(features=8)))
+    """
+
+    reward: float = 0.01
+    """For wide ranges, >= 0."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.network, Averaged):
+            raise ValueError(
+                "network must be Averaged, whose ranges are learned, got "
+                f"{type(self.network).__name__}."
+            )
+        if not self.reward >= 0:
+            raise ValueError(f"reward must be >= 0, got {self.reward}.")
+
+    def loss(self, params, model_state, task, key):
+        loss, aux = super().loss(params, model_state, task, key)
+        ranges = jax.nn.softplus(params["slow"][SYMMETRY][RANGES])
+        return loss - self.reward * ranges.sum(), aux
