@@ -104,7 +104,10 @@ def test_experiment_runs(entry, tmp_path):
         experiment.check()
         assert experiment.estimate()
         pytest.skip("agents are trained by `pytest -m slow tests/rl`")
-    settle_and_check(experiment)
+    try:
+        settle_and_check(experiment)
+    except DataError as error:
+        pytest.skip(f"no data: {error}")
     values = runs(shrunk(experiment), tmp_path / "run")
     assert np.isfinite(values[experiment.evaluation.metric]).all()
 

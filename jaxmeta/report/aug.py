@@ -1,5 +1,6 @@
 """The tables of Aug-Omniglot and Aug-MiniImagenet: rows, findings and pictures."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,19 @@ from jax import numpy as jnp
 from jaxmeta.core.fit import initial_state
 from jaxmeta.core.run import Run
 from jaxmeta.core.table import Cell, Runs, Table
+from jaxmeta.core.train import TrainState
 from jaxmeta.meta.maml import FAST, Maml
 from jaxmeta.report.symmetry import error_curves, orbit_grid
 from jaxmeta.symmetry.benchmark import ROWS, Protocol
 from jaxmeta.symmetry.equivariance import layer_errors
+from jaxmeta.symmetry.liegg import liegg
+from jaxmeta.symmetry.motions import GENERATORS
 from jaxmeta.symmetry.sharing import SYMMETRY
 
 Published = Mapping[str, Sequence[str]]
 """`{row: figures}` as printed, in percent, in the order of the columns."""
 
-_NUM_IMAGES = 512
+_NUM_IMAGES, _NUM_TASKS = 512, 5
 
 
 def aug_table(
@@ -77,6 +81,7 @@ def aug_table(
             *notes,
         ),
         findings=lambda runs: findings(runs, first, gain),
+        breakdown=lambda runs: noticed(runs, first),
         figures={
             "orbits.png": lambda path, runs: draw_orbits(path, runs, first),
             "equivariance.png": lambda path, runs: draw_errors(path, runs, first),
@@ -130,15 +135,39 @@ def _variables(params: Any) -> dict[str, Any]:
     return {**params["slow"], FAST: {**params["slow"].get(FAST, {}), **params["fast"]}}
 
 
-def _trained(runs: Runs, row: str, column: str) -> tuple[Run, Any, Any] | None:
-    """The first run of a cell, its parameters before training and after, if it ran."""
+def _trained(
+    runs: Runs, row: str, column: str
+) -> tuple[Run, tuple[TrainState, TrainState]] | None:
+    """The first run of a cell and its states before training and after, if it ran."""
     if (row, column) not in runs:
         return None
     run = Run.load(runs[row, column][0])
     start = initial_state(run.experiment)
     found = run.latest.restore(start)
     assert found is not None
-    return run, start.params, found[0].params
+    return run, (start, found[0])
+
+
+def noticed(runs: Runs, column: str) -> list[list[str]]:
+    """The LieGG score of every generator and method: 1 is noticed like the others."""
+    lines = []
+    for row in dict.fromkeys(row for row, _ in runs):
+        found = _trained(runs, row, column)
+        if found is None:
+            continue
+        run, (_, end) = found
+        learner, source = run.experiment.learner, run.experiment.source
+        tasks = source.sample(jax.random.key(6), jnp.arange(_NUM_TASKS), split="test")
+        scores = []
+        for i in range(_NUM_TASKS):
+            task = jax.tree.map(lambda x, i=i: x[i], tasks)
+            adapted = learner.adapt(
+                end.params, end.model_state, task.support, jax.random.key(0)
+            )
+            answer = functools.partial(learner.predict, end.params, adapted)
+            scores.append(list(liegg(answer, task.query.inputs).scores.values()))
+        lines.append([row, *(f"{score:.2f}" for score in np.mean(scores, axis=0))])
+    return [["LieGG score", *GENERATORS], *lines] if lines else []
 
 
 def draw_orbits(path: Path, runs: Runs, column: str) -> None:
@@ -146,7 +175,7 @@ def draw_orbits(path: Path, runs: Runs, column: str) -> None:
     found = _trained(runs, "MSR", column)
     if found is None:
         return
-    symmetry = found[2]["slow"][SYMMETRY]
+    symmetry = found[1][1].params["slow"][SYMMETRY]
     layers = [name for name in sorted(symmetry) if "C" in symmetry[name]]
     orbit_grid(path, {name: np.asarray(symmetry[name]["C"]) for name in layers})
 
@@ -158,14 +187,14 @@ def draw_errors(path: Path, runs: Runs, column: str) -> None:
         found = _trained(runs, row, column)
         if found is None:
             continue
-        run, *moments = found
+        run, moments = found
         learner, source = run.experiment.learner, run.experiment.source
         assert isinstance(learner, Maml)
         count = -(-_NUM_IMAGES // len(source.example.query.inputs))
         tasks = source.sample(jax.random.key(5), jnp.arange(count), split="test")
         images = tasks.query.inputs.reshape(-1, *tasks.query.inputs.shape[2:])
-        for when, params in zip(("before", "after"), moments, strict=True):
+        for when, state in zip(("before", "after"), moments, strict=True):
             curves[row, when] = layer_errors(
-                learner.network, _variables(params), images[:_NUM_IMAGES]
+                learner.network, _variables(state.params), images[:_NUM_IMAGES]
             )
     error_curves(path, curves)

@@ -25,7 +25,7 @@ MOTIONS: Mapping[str, Callable[[Array], Array]] = {
 """Motions of images `[n, side, side, channel]` that move pixels onto pixels."""
 
 
-def equivariance_error(
+def unexplained_share(
     features: Float[Array, "n side side channel"],
     moved: Float[Array, "n side side channel"],
     motion: Callable[[Array], Array],
@@ -40,7 +40,7 @@ def equivariance_error(
     Example:
       >>> x = jnp.arange(18.0).reshape(1, 3, 3, 2)
       >>> flip = MOTIONS["up-down flip"]
-      >>> round(equivariance_error(x, 2 * flip(x), flip), 6)
+      >>> round(unexplained_share(x, 2 * flip(x), flip), 6)
       0.0
     """
     channels = features.shape[-1]
@@ -97,7 +97,7 @@ def layer_errors(
     still = layer_features(network, variables, images)
     return {
         name: [
-            equivariance_error(features, moved, motion)
+            unexplained_share(features, moved, motion)
             for features, moved in zip(
                 still,
                 layer_features(network, variables, motion(images)),

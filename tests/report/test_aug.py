@@ -10,10 +10,11 @@ from jaxmeta.core.experiment import Checkpointing, Evaluation
 from jaxmeta.core.run import Run
 from jaxmeta.core.table import Cell
 from jaxmeta.data.digits import Digits
-from jaxmeta.report.aug import aug_table, draw_errors, draw_orbits, findings
+from jaxmeta.report.aug import aug_table, draw_errors, draw_orbits, findings, noticed
 from jaxmeta.report.reproduce import run_cell
 from jaxmeta.report.symmetry import error_curves, orbit_grid
 from jaxmeta.symmetry.benchmark import ROWS, Protocol
+from jaxmeta.symmetry.motions import GENERATORS
 
 PROTOCOL = Protocol(
     source=Digits(image_size=16), features=2, steps=10, tasks_per_step=4
@@ -85,6 +86,14 @@ def test_pictures_of_a_run(directory, tmp_path):
         nothing = tmp_path / f"no-{name}"
         draw(nothing, {}, COLUMN)
         assert not nothing.exists()
+
+
+def test_what_msr_notices(directory):
+    header, line = noticed({("MSR", COLUMN): [directory]}, COLUMN)
+    assert header == ["LieGG score", *GENERATORS]
+    assert line[0] == "MSR"
+    assert np.mean([float(score) for score in line[1:]]) == pytest.approx(1, abs=0.01)
+    assert noticed({}, COLUMN) == []
 
 
 def test_orbits_show_columns(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmeta.networks.conv import Conv4
-from jaxmeta.symmetry.equivariance import MOTIONS, equivariance_error, layer_errors
+from jaxmeta.symmetry.equivariance import MOTIONS, layer_errors, unexplained_share
 from jaxmeta.symmetry.layers import MSRConv
 from jaxmeta.symmetry.sharing import SYMMETRY, Sinkhorn
 
@@ -27,7 +27,7 @@ def test_motions_undo_themselves(name):
 def error_of(layer, variables, name):
     motion = MOTIONS[name]
     answer = lambda x: layer.apply(variables, x)
-    return equivariance_error(answer(IMAGES), answer(motion(IMAGES)), motion)
+    return unexplained_share(answer(IMAGES), answer(motion(IMAGES)), motion)
 
 
 @each_motion
@@ -57,7 +57,7 @@ def test_what_is_left_of_a_sum_is_its_share():
     x = rng.normal(size=(4, 32, 32, 2))
     noise = rng.normal(size=x.shape)
     same = lambda x: x
-    error = equivariance_error(jnp.asarray(x), jnp.asarray(3 * x + noise), same)
+    error = unexplained_share(jnp.asarray(x), jnp.asarray(3 * x + noise), same)
     # Variances 9 and 1, over 4,096 points.
     assert error == pytest.approx(0.1, abs=0.01)
 
