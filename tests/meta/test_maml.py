@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 
+from jaxmeta.core.objectives import cross_entropy
 from jaxmeta.core.task import Examples, Task
 from jaxmeta.core.testing import assert_trees_close
 from jaxmeta.meta.maml import Adapted, Maml, MamlState
@@ -21,6 +22,7 @@ from jaxmeta.meta.meta_gradient import (
     Truncated,
     Unrolled,
 )
+from jaxmeta.networks.conv import Conv4
 from jaxmeta.networks.mlp import MLP
 from jaxmeta.symmetry.layers import MSRDense
 
@@ -530,3 +532,25 @@ def test_reptile_refuses_what_it_cannot_learn():
     learner = Maml(network=NETWORKS["MSRDense"], rates="fixed", meta_gradient=Reptile())
     with pytest.raises(ValueError, match=r"learns only what .* also has symmetry"):
         learner.init(KEY, make_task())
+
+
+def test_mixflow_is_exact_on_a_convolutional_network():
+    """Five inner steps, float64."""
+    rng = np.random.default_rng(0)
+    images = lambda n: Examples(
+        jnp.asarray(rng.normal(size=(n, 8, 8, 1))), jnp.arange(n) % 2
+    )
+    task = Task(images(2), images(6), jnp.zeros((), jnp.int32))
+    learner = Maml(
+        network=Conv4(features=2, num_classes=2, num_blocks=1),
+        objective=cross_entropy,
+        inner_steps=5,
+        meta_gradient=MixFlow(),
+    )
+    params, state = learner.init(KEY, task)
+    params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
+    gradient = lambda learner: jax.jit(
+        jax.grad(lambda p: learner.loss(p, state, task, KEY)[0])
+    )(params)
+    plain = dataclasses.replace(learner, meta_gradient=Unrolled())
+    assert_trees_close(gradient(learner), gradient(plain), rtol=1e-5, atol=1e-9)
