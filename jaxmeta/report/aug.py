@@ -96,8 +96,8 @@ def column_name(ways: int, shots: int) -> str:
 
 def _protocol_text(protocol: Protocol, row: str) -> str:
     steps = f"{protocol.steps:,} steps of {protocol.tasks_per_step} tasks"
-    inner = f"{protocol.inner_steps} inner ({protocol.eval_inner_steps} in tests)"
-    inner = "" if row == "ProtoNets" else f", {inner}"
+    inner = f", {protocol.inner_steps} inner ({protocol.eval_inner_steps} in tests)"
+    inner = "" if row == "ProtoNets" else inner
     transductive = " (transductive)" if protocol.norm_stats == "query" else ""
     norm = f"norm_stats {protocol.norm_stats}{transductive}"
     return f"{steps}, {protocol.features} channels{inner}, {norm}"

@@ -67,8 +67,9 @@ class Protocol:
     inner_steps: int = 1
     """In training."""
 
-    eval_inner_steps: int = 3
-    """In validation and testing."""
+    eval_inner_steps: int = 1
+    """In validation and testing. More than in training need not help: the learned rates
+    are those of so many steps, and MAML's may be too long for a second one."""
 
     inner_rate: float = 0.4
     """Where the inner rates start; they are learned, one a tensor, and positive."""
