@@ -18,6 +18,7 @@ from jaxmeta.data.corrupted import check_origin, image_directory
 from jaxmeta.data.episodes import ClassImages, EpisodeSource
 from jaxmeta.data.image_classes import join_classes, read_class
 from jaxmeta.data.image_folder import class_names
+from jaxmeta.data.source import DataError
 
 OriginUsed: TypeAlias = Literal["npz", "tfds", "directory"]
 Origin: TypeAlias = Literal["auto", OriginUsed]
@@ -144,13 +145,20 @@ def _by_label(images: np.ndarray, labels: np.ndarray, where: str) -> ClassImages
 
 
 def _from_directory(root: Path) -> ClassImages:
+    for part in ("train", "test"):
+        found = class_names(root / part, _NUM_CLASSES)
+        if unknown := set(found) - set(_classes()):
+            raise DataError(
+                f"{root / part}: {min(unknown)} is no class of CIFAR-100; its folders "
+                "must have the names of the classes, as in apple and aquarium_fish."
+            )
     by_class = [
         [
             image
             for part in ("train", "test")
             for image in read_class(root / part / name, SIDE)
         ]
-        for name in class_names(root / "train", _NUM_CLASSES)
+        for name in _classes()
     ]
     names = [f"{root}: {name}" for name in _classes()]
     return join_classes(by_class, list(_classes().values()), names)

@@ -149,10 +149,10 @@ class EpisodeSource(DeviceSource):
                     f"{self.data_used}, got {self.ways}."
                 )
         if self.shots + self.queries > counts.min():
-            smallest = "" if counts.min() == counts.max() else "smallest "
+            which = "every" if counts.min() == counts.max() else "the smallest"
             raise ValueError(
                 f"shots + queries must be <= {counts.min()}, the number of examples of "
-                f"the {smallest}class of {self.data_used}, got {self.shots} + "
+                f"{which} class of {self.data_used}, got {self.shots} + "
                 f"{self.queries}."
             )
         height, width = images.shape[1:3]

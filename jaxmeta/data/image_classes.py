@@ -82,7 +82,12 @@ def read_class_folders(root: Path, side: int) -> ClassImages:
     """
     folders = _folders(root)
     names = {folder.name for folder in folders}
-    if {"train", "test"} <= names <= set(_NAMES):
+    if names & {"train", "test"}:
+        if names not in ({"train", "val", "test"}, {"train", "validation", "test"}):
+            raise DataError(
+                f"{root}: beside train or test there must be train, val and test, and "
+                f"nothing else, got {', '.join(sorted(names))}; add or remove folders."
+            )
         pairs = [
             (folder, _NAMES[part.name]) for part in folders for folder in _folders(part)
         ]

@@ -138,7 +138,12 @@ def resized(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def _square(image: Image.Image, side: int) -> np.ndarray:
-    grey = image.mode in ("1", "L", "LA", "I", "I;16", "F")
+    grey = image.mode in ("1", "L", "LA", "I", "I;16")
+    if image.mode in ("I", "I;16"):  # which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:  # on paper
+        paper = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(paper, image.convert("RGBA"))
     # First the mode: Pillow silently takes the nearest pixel in an image of one bit.
     image = image.convert("L" if grey else "RGB")
     if image.size != (side, side):

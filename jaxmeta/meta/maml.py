@@ -279,29 +279,35 @@ class Maml(Learner):
             )
             return *self.objective(outputs, task.query.targets), kept
 
-        step = functools.partial(
-            self._descend, stats=stats, support=task.support, training=True
-        )
+        def steps(fast, rates, **settings):
+            start = {**params, "fast": fast}
+            return self._descend(
+                start, stats, task.support, rates, training=True, **settings
+            )
+
         rates = self._rates(params)
         if not self.multi_step_loss:
             settings = {"num_steps": self.inner_steps, "per_step": self.per_step}
-            fast = step(params, rates=rates, **settings)
+            fast = steps(params["fast"], rates, **settings)
             loss, metrics, kept = query_loss(fast)
             loss = self.meta_gradient.outer(params["fast"], fast, loss)
         else:
+            step = functools.partial(steps, num_steps=1)
+            if self.meta_gradient == UNROLLED:  # which recomputes every step
+                step = jax.checkpoint(step)
             fast, losses = params["fast"], []
             for i in range(self.inner_steps):
                 now = (
                     jax.tree.map(lambda r, i=i: r[i], rates) if self.per_step else rates
                 )
-                fast = step({**params, "fast": fast}, rates=now, num_steps=1)
+                fast = step(fast, now)
                 loss, metrics, kept = query_loss(fast)
                 losses.append(loss)
             loss = self._step_weights(model_state.steps) @ jnp.stack(losses)
         if self.norm_stats == "running":
             stats = kept
-        steps = model_state.steps
-        return loss, (metrics, MamlState(stats, None if steps is None else steps + 1))
+        done = model_state.steps
+        return loss, (metrics, MamlState(stats, None if done is None else done + 1))
 
     def _step_weights(self, steps: Scalar) -> jax.Array:
         """Of the query loss after every inner step, which sum to 1."""

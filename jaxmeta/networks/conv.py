@@ -16,12 +16,19 @@ on two shared CPU cores (jax 0.10.1, variants interleaved, medians of 7 and of 3
   Conv3x3, max_pool_2x2                 180         137                  130
 """
 
+from typing import Literal, TypeAlias, get_args
+
 from flax import linen as nn
 from jax import numpy as jnp
 
 from jaxmeta.core.types import Array, Float
 from jaxmeta.networks.norm import OWN, BatchNorm, Statistics
-from jaxmeta.networks.patches import patches
+from jaxmeta.networks.patches import fan_in_uniform, patches
+
+Drawn: TypeAlias = Literal["flax", "torch"]
+"""Weights normal with variance `1 / fan_in` and biases 0, or both uniform with variance
+`1 / (3 fan_in)`. Before a normalisation the size of a kernel does not show, but a step
+of a given rate turns a smaller one further."""
 
 
 class Conv3x3(nn.Module):
@@ -33,6 +40,7 @@ class Conv3x3(nn.Module):
 
     Attributes:
       features: output channels, >= 1.
+      drawn: how the kernel is drawn, see `Drawn`.
 
     Parameters: `kernel` `[3, 3, in, features]`.
 
@@ -49,6 +57,7 @@ class Conv3x3(nn.Module):
     """
 
     features: int
+    drawn: Drawn = "flax"
 
     def __post_init__(self) -> None:
         if self.features < 1:
@@ -60,7 +69,8 @@ class Conv3x3(nn.Module):
         self, x: Float[Array, "n height width in"]
     ) -> Float[Array, "n height width out"]:
         shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        flax, torch = nn.initializers.lecun_normal(), fan_in_uniform(9 * x.shape[-1])
+        kernel = self.param("kernel", flax if self.drawn == "flax" else torch, shape)
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         return patches(padded, (3, 3)) @ kernel.reshape(-1, self.features)
 
@@ -117,6 +127,7 @@ class Conv4(nn.Module):
       features: channels of every block, >= 1.
       num_classes: outputs, >= 1; None leaves out the head and returns what it would
         be given.
+      drawn: how kernels and head are drawn, see `Drawn`.
       num_blocks: >= 1. Images must be at least `2**num_blocks` pixels high and wide.
 
     Raises:
@@ -140,20 +151,28 @@ class Conv4(nn.Module):
     features: int = 32
     num_classes: int | None = 5
     num_blocks: int = 4
+    drawn: Drawn = "flax"
 
     def __post_init__(self) -> None:
         for name in ("features", "num_classes", "num_blocks"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}.")
+        if self.drawn not in get_args(Drawn):
+            raise ValueError(
+                f"drawn must be one of {get_args(Drawn)}, got {self.drawn!r}."
+            )
         super().__post_init__()
 
     def convolution(self) -> nn.Module:
         """A convolution of stride 1 to `features` channels that keeps the size."""
-        return Conv3x3(features=self.features)
+        return Conv3x3(features=self.features, drawn=self.drawn)
 
-    def head(self, num_classes: int) -> nn.Module:
-        """From flat features to logits."""
-        return nn.Dense(num_classes)
+    def head(self, num_classes: int, num_in: int) -> nn.Module:
+        """From `num_in` flat features to logits."""
+        if self.drawn == "flax":
+            return nn.Dense(num_classes)
+        init = fan_in_uniform(num_in)
+        return nn.Dense(num_classes, kernel_init=init, bias_init=init)
 
     @nn.compact
     def __call__(
@@ -173,4 +192,4 @@ class Conv4(nn.Module):
         features = x.reshape(x.shape[0], -1)
         if self.num_classes is None:
             return features
-        return self.head(self.num_classes)(features)
+        return self.head(self.num_classes, features.shape[-1])(features)

@@ -14,6 +14,7 @@ from jaxmeta.core.run import Run
 from jaxmeta.core.table import Cell, Runs, Table
 from jaxmeta.core.train import TrainState
 from jaxmeta.meta.maml import FAST, Maml
+from jaxmeta.networks.conv import Conv4
 from jaxmeta.report.symmetry import error_curves, orbit_grid
 from jaxmeta.symmetry.benchmark import ROWS, Protocol
 from jaxmeta.symmetry.equivariance import layer_errors
@@ -143,7 +144,8 @@ def _trained(
         return None
     run = Run.load(runs[row, column][0])
     start = initial_state(run.experiment)
-    found = run.latest.restore(start)
+    best = run.experiment.evaluation.checkpoint == "best"
+    found = (run.best if best else run.latest).restore(start)
     assert found is not None
     return run, (start, found[0])
 
@@ -190,6 +192,7 @@ def draw_errors(path: Path, runs: Runs, column: str) -> None:
         run, moments = found
         learner, source = run.experiment.learner, run.experiment.source
         assert isinstance(learner, Maml)
+        assert isinstance(learner.network, Conv4)
         count = -(-_NUM_IMAGES // len(source.example.query.inputs))
         tasks = source.sample(jax.random.key(5), jnp.arange(count), split="test")
         images = tasks.query.inputs.reshape(-1, *tasks.query.inputs.shape[2:])

@@ -26,8 +26,9 @@ class Averaged(nn.Module):
     """A network averaged over moved copies of its images.
 
     `y = mean_j network(exp(sum_k u_jk r_k G_k) x)` with `u` uniform on `+-1` and the
-    ranges `r` positive. Every image of a set has motions of its own, drawn once for
-    all, so that the loss is a function of the parameters alone.
+    ranges `r` positive. All images of a set share the motions, which are drawn once for
+    all: the loss is a function of the parameters alone, and nothing tells an image by
+    its place in the set.
 
     Attributes:
       network: from images and `Statistics` to outputs `[n, ...]`.
@@ -68,13 +69,11 @@ class Averaged(nn.Module):
         raw = symmetry_parameter(
             self, RANGES, lambda key, shape: jnp.full(shape, before), (len(GENERATORS),)
         )
-        shape = (self.copies, len(x), len(GENERATORS))
+        shape = (self.copies, len(GENERATORS))
         u = jax.random.uniform(jax.random.key(0), shape, minval=-1.0, maxval=1.0)
-        far = u * jax.nn.softplus(raw)[None, None]
-        moved = jax.vmap(
-            jax.vmap(lambda image, c: move(image, exponential(c))), (None, 0)
-        )
-        copies = moved(x, far).reshape(-1, *x.shape[1:])
+        motions = jax.vmap(exponential)(u * jax.nn.softplus(raw)[None])
+        of_set = jax.vmap(move, (0, None))
+        copies = jax.vmap(of_set, (None, 0))(x, motions).reshape(-1, *x.shape[1:])
         outputs = self.network(copies, statistics)
         return outputs.reshape(self.copies, len(x), *outputs.shape[1:]).mean(0)
 

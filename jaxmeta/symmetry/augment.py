@@ -71,8 +71,12 @@ class Augment:
         )
         sides = jnp.array(image.shape[:2], jnp.float32)
         area = between(keys[0], *self.area)
-        ratio = jnp.exp(between(keys[1], *map(math.log, self.ratio)))
-        share = jnp.sqrt(jnp.stack([area / ratio, area * ratio])).clip(max=1.0)
+        low, high = map(math.log, self.ratio)
+        most = -jnp.log(area)  # beyond which the crop would leave the image
+        ratio = jnp.exp(
+            between(keys[1], *(jnp.clip(x, -most, most) for x in (low, high)))
+        )
+        share = jnp.sqrt(jnp.stack([area / ratio, area * ratio]))
         room = (1.0 - share) * sides / 2  # either way
         offset = room * jax.random.uniform(keys[2], (2,), minval=-1.0, maxval=1.0)
         flips = jnp.stack(

@@ -106,7 +106,7 @@ class Protocol:
         Raises:
           ValueError: for a row that there is not.
         """
-        plain = Conv4(features=self.features, num_classes=ways)
+        plain = Conv4(features=self.features, num_classes=ways, drawn="torch")
         msr = MSRConv4(features=self.features, num_classes=ways)
         settings = {
             "objective": cross_entropy,
@@ -123,7 +123,7 @@ class Protocol:
         if row == "ANIL":
             return Maml(network=plain, only=("Dense_0",), **settings)
         if row == "ProtoNets":
-            network = Conv4(features=self.features, num_classes=None)
+            network = plain.clone(num_classes=None)
             return ProtoNet(network=network, ways=ways, norm_stats=self.norm_stats)
         if row == "MSR":
             return Maml(network=msr, **settings)

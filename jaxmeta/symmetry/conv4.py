@@ -5,7 +5,7 @@ Zhou, Knowles, Finn, "Meta-Learning Symmetries by Reparameterization" (2021), se
 
 from flax import linen as nn
 
-from jaxmeta.networks.conv import Conv4
+from jaxmeta.networks.conv import Conv4, Drawn
 from jaxmeta.symmetry.layers import KroneckerMSRDense, MSRConv
 from jaxmeta.symmetry.sharing import Kronecker, Sharing
 
@@ -19,6 +19,7 @@ class MSRConv4(Conv4):
     Attributes:
       sharing: the form of U in the convolutions.
       share_head: whether the head is `KroneckerMSRDense`; else it is an ordinary layer.
+      drawn: of an ordinary head; all else is drawn as `torch`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -30,6 +31,7 @@ class MSRConv4(Conv4):
 
     sharing: Sharing = Kronecker()
     share_head: bool = True
+    drawn: Drawn = "torch"
 
     def convolution(self) -> nn.Module:
         return MSRConv(
@@ -39,7 +41,7 @@ class MSRConv4(Conv4):
             sharing=self.sharing,
         )
 
-    def head(self, num_classes: int) -> nn.Module:
+    def head(self, num_classes: int, num_in: int) -> nn.Module:
         if self.share_head:
             return KroneckerMSRDense(features=num_classes, use_bias=True)
-        return super().head(num_classes)
+        return super().head(num_classes, num_in)

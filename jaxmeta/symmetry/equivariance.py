@@ -9,11 +9,11 @@ best one is fitted, and the error is the share of the features that it does not 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 from jax import numpy as jnp
 
 from jaxmeta.core.types import Array, Float, PyTree
+from jaxmeta.networks.conv import Conv4
 from jaxmeta.networks.norm import BatchNorm
 
 MOTIONS: Mapping[str, Callable[[Array], Array]] = {
@@ -53,7 +53,7 @@ def unexplained_share(
 
 
 def layer_features(
-    network: nn.Module, variables: PyTree, images: Float[Array, "n side side channel"]
+    network: Conv4, variables: PyTree, images: Float[Array, "n side side channel"]
 ) -> list[Array]:
     """The normalised output of every convolution of `Conv4`, the first first.
 
@@ -75,10 +75,19 @@ def layer_features(
     return [layers[f"BatchNorm_{i}"]["__call__"][0] for i in range(len(layers))]
 
 
+def _framed(images: Array, multiple: int) -> Array:
+    missing = -images.shape[1] % multiple
+    around = (missing // 2, missing - missing // 2)
+    return jnp.pad(images, ((0, 0), around, around, (0, 0)))
+
+
 def layer_errors(
-    network: nn.Module, variables: PyTree, images: Float[Array, "n side side channel"]
+    network: Conv4, variables: PyTree, images: Float[Array, "n side side channel"]
 ) -> dict[str, list[float]]:
     """The error of every layer under each of `MOTIONS`.
+
+    Images are framed with zeros to a side that all poolings divide. Pooling an odd side
+    leaves a row out, which no motion of the image commutes with, whatever is learned.
 
     Args:
       network: `Conv4` or a subclass.
@@ -87,13 +96,13 @@ def layer_errors(
 
     Example:
       >>> import jax
-      >>> from jaxmeta.networks.conv import Conv4
       >>> images = jax.random.normal(jax.random.key(0), (8, 16, 16, 1))
       >>> network = Conv4(features=4)
       >>> variables = network.init(jax.random.key(1), images)
       >>> len(layer_errors(network, variables, images)["half turn"])
       4
     """
+    images = _framed(images, 2**network.num_blocks)
     still = layer_features(network, variables, images)
     return {
         name: [

@@ -73,10 +73,10 @@ def liegg(
     rows = np.asarray(jax.jit(lambda x: derivatives(fn, x))(images), np.float64)
     rows = rows.reshape(-1, len(GENERATORS))
     powers = np.square(rows).mean(0)
-    _, sizes, basis = np.linalg.svd(rows, full_matrices=False)
+    _, sizes, basis = np.linalg.svd(rows)  # all six, however few rows there are
     variances = np.zeros(len(GENERATORS))
     variances[: len(sizes)] = np.square(sizes) / len(rows)
-    total = powers.mean()
+    total = powers.mean() or 1.0  # nothing is noticed by a constant
     return LieGG(
         dict(zip(GENERATORS, (powers / total).tolist(), strict=True)),
         variances[::-1] / total,

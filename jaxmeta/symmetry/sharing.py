@@ -72,18 +72,19 @@ class Kronecker(Sharing):
     """
 
     learned: bool = True
-    """Whether the outer loop moves A, B and C; if not, they stay identities."""
+    """Whether the outer loop moves A, B and C; if not, they are identities, and not
+    there."""
 
     def kernel(self, layer, shape):
         out, num_in, taps = shape
+        v = layer.param("v", fan_in_uniform(num_in * taps), shape)
+        if not self.learned:
+            return v
         sides = {"A": out, "B": num_in, "C": taps}
         a, b, c = (
             symmetry_parameter(layer, name, identity, (side, side))
             for name, side in sides.items()
         )
-        v = layer.param("v", fan_in_uniform(num_in * taps), shape)
-        if not self.learned:
-            a, b, c = jax.lax.stop_gradient((a, b, c))
         # One factor at a time: the product matrix is never formed.
         kernel = jnp.einsum("op,pit->oit", a, v)
         kernel = jnp.einsum("ij,ojt->oit", b, kernel)
@@ -134,9 +135,10 @@ class Sinkhorn(Sharing):
     """`W[j * free + o, i, t] = sum_s S_j[t, s] v[o, i, s]`, S_j doubly stochastic.
 
     A layer has `free = out / copies` filters of its own and shows each in all copies,
-    the taps of the j-th moved by S_j. If the S_j are the permutations of a group, the
-    layer is a convolution that lifts an image to that group. `soft_permutations` makes
-    them of free numbers.
+    the taps of the j-th moved by S_j, which `soft_permutations` makes of free numbers.
+    If the S_j are the permutations of a group, the layer is a convolution that lifts an
+    image to that group; it does not move the copies that come in, as a later layer of a
+    group convolution would.
 
     Parameters: `v` `[free, in, taps]`, uniform on `+-1/sqrt(in * taps)`.
 

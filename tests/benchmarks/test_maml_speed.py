@@ -197,7 +197,7 @@ def test_drawing_and_augmenting(table):
         float(np.median([processor_time(run) for _ in range(9)]))
         for run in runs.values()
     )
-    assert drawn < whole
+    assert drawn < 0.1 * whole
     rows = [("drawing, ms", "step, ms", "share")]
     rows.append((f"{1e3 * drawn:.1f}", f"{1e3 * whole:.0f}", f"{drawn / whole:.1%}"))
     table("MAML on images, drawing 4 tasks of 5 + 25 images with augmentation", rows)

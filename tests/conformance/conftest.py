@@ -20,6 +20,7 @@ from jaxmeta.meta.meta_gradient import (
     Implicit,
     MixFlow,
     Reptile,
+    Truncated,
     Unrolled,
 )
 from jaxmeta.meta.protonet import ProtoNet
@@ -76,7 +77,7 @@ CASES = [
             # Conjugate gradients stop a step earlier or later.
             atol=1e-6 if choice != Implicit() else 1e-3,
         )
-        for choice in (FirstOrder(), MixFlow(), Implicit())
+        for choice in (FirstOrder(), MixFlow(), Implicit(), Truncated())
     ),
     Case("maml-mlp-per-parameter", Maml(network=MLP_5, rates="per_parameter"), SIGNALS),
     Case("maml-mlp-3-steps", Maml(network=MLP_5, inner_steps=3), SIGNALS),

@@ -13,6 +13,7 @@ from jaxmeta.data import cifar_fs, mini_imagenet
 from jaxmeta.data.cifar_fs import CifarFs
 from jaxmeta.data.episodes import SPLITS
 from jaxmeta.data.image_classes import ImageClasses
+from jaxmeta.data.image_folder import read_resized
 from jaxmeta.data.mini_imagenet import MiniImageNet
 from jaxmeta.data.source import DataError, settle
 
@@ -115,6 +116,29 @@ def test_a_folder_that_is_not_as_it_should_be(tmp_path, spoil, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("change", ["more", "less"])
+def test_splits_that_are_not_three(tmp_path, change):
+    folders(tmp_path)
+    if change == "more":
+        put(tmp_path / "labels", [1])
+    else:
+        (tmp_path / "val").rename(tmp_path / "train" / "d")
+    with pytest.raises(
+        DataError, match="there must be train, val and test, and nothing"
+    ):
+        small(tmp_path).validate()
+
+
+def test_pixels_of_every_mode(tmp_path):
+    deep = np.array([[0, 255], [256 * 7, 65535]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert read_resized(tmp_path / "deep.png", 2)[..., 0].tolist() == [[0, 0], [7, 255]]
+    Image.new("RGBA", (2, 2), (9, 8, 7, 0)).save(tmp_path / "glass.png")
+    assert read_resized(tmp_path / "glass.png", 2)[0, 0].tolist() == [255, 255, 255]
+    Image.new("LA", (2, 2), (9, 255)).save(tmp_path / "grey.png")
+    assert read_resized(tmp_path / "grey.png", 2)[0, 0].tolist() == [9]
+
+
 def test_a_truncated_jpeg_is_named(tmp_path):
     folders(tmp_path)
     path = tmp_path / "train/a/0.jpeg"
@@ -211,6 +235,13 @@ def test_cifar_fs_from_a_directory(tmp_path):
     data = source.load()
     assert source.data_used == "CIFAR-FS (a directory)"
     assert data.images[::3, 0, 0, 0].tolist() == list(range(100))
+
+
+def test_cifar_fs_with_a_class_that_it_has_not(tmp_path):
+    for name in [*list(cifar_fs._classes())[1:], "zebra"]:
+        put(tmp_path / "train" / name, [1, 2])
+    with pytest.raises(DataError, match="train: zebra is no class of CIFAR-100"):
+        CifarFs(path=str(tmp_path)).validate()
 
 
 def test_cifar_fs_that_is_not_there():

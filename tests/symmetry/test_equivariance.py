@@ -70,3 +70,22 @@ def test_every_layer_of_a_network():
     for values in errors.values():
         assert len(values) == 2
         assert all(0 < value < 1 for value in values)
+
+
+@pytest.mark.parametrize("side", [28, 20])
+def test_symmetric_kernels_make_no_error_in_any_layer(side):
+    network = Conv4(features=3, num_classes=None)
+    images = jax.random.normal(KEY, (40, side, side, 1))
+    variables = network.init(KEY, images)
+
+    def symmetric(kernel):
+        turned = [jnp.rot90(kernel, k) for k in range(4)]
+        return sum(turned) + sum(jnp.flip(t, 0) for t in turned)
+
+    params = {
+        name: {"kernel": symmetric(layer["kernel"])} if "kernel" in layer else layer
+        for name, layer in variables["params"].items()
+    }
+    errors = layer_errors(network, {"params": params}, images)
+    assert len(errors["half turn"]) == 4
+    assert max(max(values) for values in errors.values()) < 1e-6

@@ -111,6 +111,18 @@ def test_the_least_noticed_generator_is_the_invariance():
     )
 
 
+def test_one_image_and_one_answer_leave_five_unnoticed():
+    found = liegg(lambda x: x.sum((1, 2)), blobs()[:1])
+    assert found.generators.shape == (6, 6)
+    np.testing.assert_allclose(found.variances, [0, 0, 0, 0, 0, 6], atol=1e-9)
+    assert np.abs(found.generators[-1, NAMES.index("scaling")]) > 0.9
+
+
+def test_a_constant_notices_nothing():
+    scores = liegg(lambda x: jnp.zeros((len(x), 1)), blobs()[:2]).scores
+    assert set(scores.values()) == {0.0}
+
+
 def test_scores_are_shares():
     found = liegg(lambda x: x[:, ::5, ::7, 0].reshape(len(x), -1), blobs())
     assert np.mean(list(found.scores.values())) == pytest.approx(1.0)
@@ -135,18 +147,20 @@ def test_it_is_the_mean_over_moved_copies():
     y, variables = network.init_with_output(KEY, images)
     ranges = jax.nn.softplus(variables[SYMMETRY][RANGES])
     np.testing.assert_allclose(ranges, 0.2, rtol=1e-5)
-    u = jax.random.uniform(jax.random.key(0), (3, 2, 6), minval=-1.0, maxval=1.0)
-    expected = np.mean(
-        [
-            [
-                Sums().apply({}, move(x, exponential(0.2 * c))[None], OWN)[0]
-                for x, c in zip(images, of_copy, strict=True)
-            ]
-            for of_copy in u
-        ],
-        axis=0,
-    )
+    u = jax.random.uniform(jax.random.key(0), (3, 6), minval=-1.0, maxval=1.0)
+    copies = [jnp.stack([move(x, exponential(0.2 * c)) for x in images]) for c in u]
+    expected = np.mean([Sums().apply({}, copy, OWN) for copy in copies], axis=0)
     np.testing.assert_allclose(y, expected, rtol=1e-4)
+
+
+def test_nothing_tells_an_image_by_its_place():
+    # Else the order of a query set, which is that of its classes, would be an answer.
+    network = Averaged(network=Sums(), copies=3, start=0.2)
+    variables = network.init(KEY, blobs())
+    turned = network.apply(variables, blobs()[::-1])
+    np.testing.assert_allclose(
+        turned[::-1], network.apply(variables, blobs()), rtol=1e-5
+    )
 
 
 def test_wide_ranges_are_rewarded_and_noticed_motions_are_not():
