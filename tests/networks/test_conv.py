@@ -113,8 +113,8 @@ def one_block(scale, bias):
     network = Conv4(features=3, num_classes=2, num_blocks=1)
     variables = network.init(jax.random.key(0), IMAGES)
     params = dict(variables["params"])
-    params["LayerNorm_0"] = {"scale": jnp.array(scale), "bias": jnp.array(bias)}
-    return network, {"params": params}
+    params["BatchNorm_0"] = {"scale": jnp.array(scale), "bias": jnp.array(bias)}
+    return network, {**variables, "params": params}
 
 
 def test_normalisation_is_batch_norm_of_the_set_given():
@@ -123,7 +123,7 @@ def test_normalisation_is_batch_norm_of_the_set_given():
     x = np.asarray(Conv3x3(features=3).apply({"params": params["Conv3x3_0"]}, IMAGES))
     mean = x.mean((0, 1, 2))
     variance = ((x - mean) ** 2).mean((0, 1, 2))
-    norm = params["LayerNorm_0"]
+    norm = params["BatchNorm_0"]
     x = (x - mean) / np.sqrt(variance + 1e-5) * norm["scale"] + norm["bias"]
     x = np.maximum(x, 0)[:, :8].reshape(3, 4, 2, 4, 2, 3).max((2, 4)).reshape(3, -1)
     expected = x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
@@ -153,7 +153,7 @@ def test_shapes_of_the_standard_network():
     x = jnp.ones((2, 28, 28, 1))
     logits, variables = network.init_with_output(jax.random.key(0), x)
     assert logits.shape == (2, 5)
-    assert set(variables) == {"params"}
+    assert set(variables) == {"params", "batch_stats"}
     assert variables["params"]["Dense_0"]["kernel"].shape == (4, 5)
 
 
@@ -193,3 +193,19 @@ def test_conv_without_features():
 def test_inputs_of_the_wrong_shape(untyped, shape):
     with pytest.raises(ValueError, match=r"sides >= 16 for 4 blocks, got shape"):
         Conv4().init(jax.random.key(0), jnp.ones(shape))
+
+
+@pytest.mark.parametrize(("drawn", "share"), [("flax", 1.0), ("torch", 1 / 3)])
+def test_how_weights_are_drawn(drawn, share):
+    network = Conv4(features=64, num_classes=50, drawn=drawn)
+    params = network.init(jax.random.key(0), jnp.ones((1, 28, 28, 3)))["params"]
+    kernel, head = params["Conv3x3_1"]["kernel"], params["Dense_0"]
+    assert float(kernel.var()) * 9 * 64 == pytest.approx(share, rel=0.05)
+    assert float(head["kernel"].var()) * 64 == pytest.approx(share, rel=0.05)
+    assert np.any(head["bias"] != 0) == (drawn == "torch")
+
+
+@pytest.mark.usefixtures("untyped")
+def test_drawn_in_no_other_way():
+    with pytest.raises(ValueError, match=r"drawn must be one of .*, got 'keras'"):
+        Conv4(drawn="keras")
