@@ -7,6 +7,7 @@ from covering motions that matter.
 """
 
 import dataclasses
+import math
 
 import flax.linen as nn
 import jax
@@ -65,10 +66,9 @@ class Averaged(nn.Module):
         x: Float[Array, "n side side channel"],
         statistics: Statistics = OWN,
     ) -> Float[Array, "n *out"]:
-        before = jnp.log(jnp.expm1(self.start))
-        raw = symmetry_parameter(
-            self, RANGES, lambda key, shape: jnp.full(shape, before), (len(GENERATORS),)
-        )
+        before = math.log(math.expm1(self.start))
+        full = lambda key, shape: jnp.full(shape, before, jnp.float32)
+        raw = symmetry_parameter(self, RANGES, full, (len(GENERATORS),))
         shape = (self.copies, len(GENERATORS))
         u = jax.random.uniform(jax.random.key(0), shape, minval=-1.0, maxval=1.0)
         motions = jax.vmap(exponential)(u * jax.nn.softplus(raw)[None])

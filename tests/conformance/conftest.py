@@ -227,7 +227,13 @@ CASES += [
 ]
 
 
-@pytest.fixture(scope="session", params=CASES, ids=lambda case: case.name)
+def _param(case: Case):
+    # Motions of images inside a meta-gradient compile for half a minute a backend.
+    slow = isinstance(case.learner, Augerino)
+    return pytest.param(case, id=case.name, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.fixture(scope="session", params=map(_param, CASES))
 def case(request) -> Case:
     """Each learner in turn."""
     return request.param
