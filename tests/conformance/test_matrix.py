@@ -16,6 +16,7 @@ from jaxmeta import (
     sum_over_tasks,
     surgery,
 )
+from jaxmeta.meta.meta_gradient import Reptile
 
 KEY = jax.random.key(0)
 ALL = Parallel()
@@ -36,6 +37,8 @@ AGGREGATORS = {
 
 @pytest.mark.parametrize("aggregator", AGGREGATORS)
 def test_two_steps_lower_the_loss(case, aggregator):
+    if getattr(case.learner, "meta_gradient", None) == Reptile():
+        pytest.skip("Reptile descends no loss of the query")
     made, tx = AGGREGATORS[aggregator](), optax.sgd(1e-3)
     state = init_state(case.learner, tx, made, key=KEY, example=case.source.example)
     state = ALL.replicate(state)

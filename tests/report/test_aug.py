@@ -97,12 +97,13 @@ def test_what_msr_notices(directory):
 
 
 def test_orbits_show_columns(tmp_path, monkeypatch):
-    kept = []
+    kept, close = [], plt.close
     monkeypatch.setattr(plt, "close", kept.append)
     orbit_grid(
         tmp_path / "a.png", {"first": 2.0 * np.eye(9), "second": np.ones((9, 9))}
     )
     (figure,) = kept
+    close(figure)
     shown = [axis.images[0].get_array() for axis in figure.axes if axis.images]
     assert len(shown) == 18
     np.testing.assert_array_equal(np.ravel(shown[4]), np.eye(9)[4])
@@ -110,13 +111,14 @@ def test_orbits_show_columns(tmp_path, monkeypatch):
 
 
 def test_curves_of_every_motion(tmp_path, monkeypatch):
-    kept = []
+    kept, close = [], plt.close
     monkeypatch.setattr(plt, "close", kept.append)
     errors = {"flip": [0.1, 0.2], "turn": [0.3, 0.4]}
     error_curves(
         tmp_path / "a.png", {("MSR", "before"): errors, ("MSR", "after"): errors}
     )
     (figure,) = kept
+    close(figure)
     flip, turn = figure.axes
     assert (flip.get_title(), turn.get_title()) == ("flip", "turn")
     assert [line.get_ydata()[1] for line in turn.lines] == [0.4, 0.4]
