@@ -65,7 +65,8 @@ def layer_features(
     Returns:
       `[n, side, side, channel]` each, of its own side and channels.
     """
-    found: Any = network.apply(
+    # The head is left out: it is made for images of one side.
+    found: Any = network.clone(num_classes=None).apply(
         variables,
         images,
         capture_intermediates=lambda module, _: isinstance(module, BatchNorm),

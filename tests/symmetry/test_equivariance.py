@@ -74,7 +74,7 @@ def test_every_layer_of_a_network():
 
 @pytest.mark.parametrize("side", [28, 20])
 def test_symmetric_kernels_make_no_error_in_any_layer(side):
-    network = Conv4(features=3, num_classes=None)
+    network = Conv4(features=3)
     images = jax.random.normal(KEY, (40, side, side, 1))
     variables = network.init(KEY, images)
 
