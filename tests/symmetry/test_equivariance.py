@@ -83,7 +83,7 @@ def test_symmetric_kernels_make_no_error_in_any_layer(side):
         return sum(turned) + sum(jnp.flip(t, 0) for t in turned)
 
     params = {
-        name: {"kernel": symmetric(layer["kernel"])} if "kernel" in layer else layer
+        name: {"kernel": symmetric(layer["kernel"])} if "Conv" in name else layer
         for name, layer in variables["params"].items()
     }
     errors = layer_errors(network, {"params": params}, images)
