@@ -7,7 +7,7 @@ from jaxmeta.data.image_classes import ImageClasses
 from jaxmeta.networks.conv import Conv4
 
 PAPER = "Finn, Abbeel, Levine 2017 (arXiv 1703.03400), table 1"
-COST = "hours on 2 CPU cores at 84 x 84; a folder with a folder a class"
+COST = "600 min and more on 2 CPU cores at 84 x 84; a folder with a folder a class"
 
 
 def get_config() -> Experiment:

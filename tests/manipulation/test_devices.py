@@ -34,9 +34,8 @@ def played(backend):
     return obs, reward, jax.device_get(state)
 
 
-@pytest.mark.parametrize(
-    "backend", [pytest.param("pmap", marks=pytest.mark.slow), "shard_map"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
 def test_all_backends_give_the_same_numbers(backend):
     """The order of sums differs, by less than 1e-7 m after twenty steps."""
     assert jax.device_count() == 4

@@ -65,6 +65,7 @@ def test_hidden_goals_and_one_hot_numbers_have_their_spaces():
     assert space.high[36:].tolist() == [0.0, 0.0, 0.0, 1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_environment(single, envs, actions):
     """Up to the end of the episode, step by step in one environment of Brax's."""
     keys = jax.random.split(jax.random.key(5), NUM_ENVS)

@@ -57,6 +57,7 @@ def directory(tmp_path_factory):
     return run_cell(tmp_path_factory.mktemp("aug"), cell, 0, quiet=True).directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accuracy", "verdict"), [(0.79, "holds"), (0.77, "misses")])
 def test_what_is_said_of_msr(directory, tmp_path, accuracy, verdict):
     runs = {}
@@ -77,6 +78,7 @@ def test_what_is_said_of_msr(directory, tmp_path, accuracy, verdict):
     ]
 
 
+@pytest.mark.slow
 def test_pictures_of_a_run(directory, tmp_path):
     runs = {("MSR", COLUMN): [directory]}
     assert Run.load(directory).finished
@@ -88,6 +90,7 @@ def test_pictures_of_a_run(directory, tmp_path):
         assert not nothing.exists()
 
 
+@pytest.mark.slow
 def test_what_msr_notices(directory):
     header, line = noticed({("MSR", COLUMN): [directory]}, COLUMN)
     assert header == ["LieGG score", *GENERATORS]

@@ -72,10 +72,9 @@ def test_every_layer_of_a_network():
         assert all(0 < value < 1 for value in values)
 
 
-@pytest.mark.parametrize("side", [28, 20])
-def test_symmetric_kernels_make_no_error_in_any_layer(side):
+def test_symmetric_kernels_make_no_error_in_any_layer():
     network = Conv4(features=3)
-    images = jax.random.normal(KEY, (40, side, side, 1))
+    images = jax.random.normal(KEY, (40, 28, 28, 1))
     variables = network.init(KEY, images)
 
     def symmetric(kernel):

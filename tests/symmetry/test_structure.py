@@ -16,7 +16,8 @@ from jaxmeta.symmetry.groups import (
     sharing_matrix,
     translation_sharing,
 )
-from jaxmeta.symmetry.layers import SYMMETRY, MSRDense
+from jaxmeta.symmetry.layers import MSRDense
+from jaxmeta.symmetry.sharing import SYMMETRY
 from jaxmeta.symmetry.structure import (
     equivariance_error,
     explained_sharing,
