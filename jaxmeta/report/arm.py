@@ -127,7 +127,7 @@ def arm_table(
             "with replacement, where the authors shuffle.",
             *notes,
         ),
-        findings=lambda runs: [*_data(runs), *findings(runs, aims)],
+        findings=lambda runs: [*data_line(runs), *findings(runs, aims)],
         figures=pictures,
     )
 
@@ -180,7 +180,7 @@ def findings(runs: Runs, aims: tuple[float, float] | None = None) -> list[str]:
     return [said]
 
 
-def _data(runs: Runs) -> list[str]:
+def data_line(runs: Runs) -> list[str]:
     """What the first run was trained on, where its source can say."""
     for directories in runs.values():
         source = Run.load(directories[0]).experiment.source
@@ -194,19 +194,20 @@ def _scores(directory: Path) -> tuple[float, float, float]:
     with reading(directory):
         rows = read_jsonl(directory / "metrics.jsonl")
     name = "validation/worst_accuracy"
-    tested = _accuracies(directory)
+    tested = accuracies(directory)
     validated = max((row[name] for row in rows if name in row), default=0.0)
     return validated, float(tested.min()), float(tested.mean())
 
 
-def _accuracies(directory: Path) -> np.ndarray:
+def accuracies(directory: Path) -> np.ndarray:
+    """The test accuracies of a run, one a task."""
     with np.load(directory / "test_tasks.npz") as file:
         return file["accuracy"]
 
 
 def _by_row(runs: Runs) -> dict[str, list[np.ndarray]]:
     return {
-        row: [_accuracies(directory) for directory in directories]
+        row: [accuracies(directory) for directory in directories]
         for (row, column), directories in runs.items()
         if column == WORST
     }

@@ -15,10 +15,11 @@ from jaxmeta.core.table import Cell, Runs, Table
 from jaxmeta.core.train import TrainState
 from jaxmeta.meta.maml import FAST, Maml
 from jaxmeta.networks.conv import Conv4
+from jaxmeta.report.arm import accuracies, data_line
 from jaxmeta.report.symmetry import error_curves, orbit_grid
 from jaxmeta.symmetry.benchmark import ROWS, Protocol
 from jaxmeta.symmetry.equivariance import layer_errors
-from jaxmeta.symmetry.liegg import liegg
+from jaxmeta.symmetry.liegg import derivatives, from_derivatives
 from jaxmeta.symmetry.motions import GENERATORS
 from jaxmeta.symmetry.sharing import SYMMETRY
 
@@ -107,14 +108,11 @@ def _protocol_text(protocol: Protocol, row: str) -> str:
 def findings(runs: Runs, column: str, gain: float | None) -> list[str]:
     """MSR against MAML and against itself without U, over all seeds."""
     found = {
-        row: np.mean([_accuracy(directory) for directory in directories])
+        row: np.mean([accuracies(directory).mean() for directory in directories])
         for (row, other), directories in runs.items()
         if other == column
     }
-    said = [
-        f"Data: {Run.load(directories[0]).experiment.source.data_used}."
-        for directories in list(runs.values())[:1]
-    ]
+    said = data_line(runs)
     for row in ("MAML", "MSR, U = identity"):
         if {row, "MSR"} <= found.keys():
             points = 100 * (found["MSR"] - found[row])
@@ -124,11 +122,6 @@ def findings(runs: Runs, column: str, gain: float | None) -> list[str]:
                 line += f" Asked were {gain:+.1f}: {verdict}."
             said.append(line)
     return said
-
-
-def _accuracy(directory: Path) -> float:
-    with np.load(directory / "test_tasks.npz") as file:
-        return float(file["accuracy"].mean())
 
 
 def _variables(params: Any) -> dict[str, Any]:
@@ -160,15 +153,17 @@ def noticed(runs: Runs, column: str) -> list[list[str]]:
         run, (_, end) = found
         learner, source = run.experiment.learner, run.experiment.source
         tasks = source.sample(jax.random.key(6), jnp.arange(_NUM_TASKS), split="test")
-        scores = []
-        for i in range(_NUM_TASKS):
-            task = jax.tree.map(lambda x, i=i: x[i], tasks)
+
+        def of_task(task, learner=learner, end=end):
             adapted = learner.adapt(
                 end.params, end.model_state, task.support, jax.random.key(0)
             )
             answer = functools.partial(learner.predict, end.params, adapted)
-            scores.append(list(liegg(answer, task.query.inputs).scores.values()))
-        lines.append([row, *(f"{score:.2f}" for score in np.mean(scores, axis=0))])
+            return derivatives(answer, task.query.inputs)
+
+        rows = jax.jit(lambda tasks: jax.lax.map(of_task, tasks))(tasks)
+        scores = from_derivatives(rows).scores
+        lines.append([row, *(f"{score:.2f}" for score in scores.values())])
     return [["LieGG score", *GENERATORS], *lines] if lines else []
 
 

@@ -70,12 +70,24 @@ def liegg(
       >>> found.scores["shift down"] < 1e-3 < found.scores["scaling"]
       True
     """
-    rows = np.asarray(jax.jit(lambda x: derivatives(fn, x))(images), np.float64)
-    rows = rows.reshape(-1, len(GENERATORS))
-    powers = np.square(rows).mean(0)
-    _, sizes, basis = np.linalg.svd(rows)  # all six, however few rows there are
+    return from_derivatives(jax.jit(lambda x: derivatives(fn, x))(images))
+
+
+def from_derivatives(rows: Float[Array, "*n generator"]) -> LieGG:
+    """The same of derivatives that are known.
+
+    Args:
+      rows: `[..., 6]`, as `derivatives` makes them, of one function or several.
+
+    Example:
+      >>> from_derivatives(jnp.eye(6)).scores["rotation"]
+      1.0
+    """
+    flat = np.asarray(rows, np.float64).reshape(-1, len(GENERATORS))
+    powers = np.square(flat).mean(0)
+    _, sizes, basis = np.linalg.svd(flat)  # all six, however few rows there are
     variances = np.zeros(len(GENERATORS))
-    variances[: len(sizes)] = np.square(sizes) / len(rows)
+    variances[: len(sizes)] = np.square(sizes) / len(flat)
     total = powers.mean() or 1.0  # nothing is noticed by a constant
     return LieGG(
         dict(zip(GENERATORS, (powers / total).tolist(), strict=True)),
