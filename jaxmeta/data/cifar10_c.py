@@ -13,33 +13,27 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar
 
 import numpy as np
 
 from jaxmeta.core.types import Split
 from jaxmeta.data import source
 from jaxmeta.data.cifar import SIDE, read_differences
-from jaxmeta.data.corrupted import (
-    CorruptedImages,
-    check_origin,
-    hold_out,
-    image_directory,
-    severities,
-)
+from jaxmeta.data.corrupted import CorruptedImages, hold_out, severities
 from jaxmeta.data.image_folder import LabelledImages, class_names, read_classes
-
-OriginUsed: TypeAlias = Literal["npz", "tfds", "directory"]
-Origin: TypeAlias = Literal["auto", OriginUsed]
+from jaxmeta.data.origin import Origin, OriginUsed, Places
 
 FILE = "cifar10_subset.npz"
 """The file in the data directory: `x_train_dd`, `y_train` and the same of the test
 part, see `data.cifar`."""
 
-_DIRECTORY = "cifar10"
-_OTHERWISE = (
-    "put its images there, as cifar10/train/CLASS and cifar10/test/CLASS, or run again "
-    "with --download, which has TFDS fetch CIFAR-10"
+_PLACES = Places(
+    npz=FILE,
+    tfds="cifar10",
+    directory="cifar10",
+    otherwise="put its images there, as cifar10/train/CLASS and cifar10/test/CLASS, or "
+    "run again with --download, which has TFDS fetch CIFAR-10",
 )
 _NUM_CLASSES = 10
 # Of every so many training images one validates: of the file's 6,000, and of all.
@@ -111,7 +105,7 @@ class Cifar10C(CorruptedImages):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_origin(self.origin, self.path, get_args(Origin))
+        _PLACES.check(self.origin, self.path)
 
     @property
     def num_classes(self) -> int:
@@ -125,16 +119,7 @@ class Cifar10C(CorruptedImages):
           DataError: if no directory is named and neither the data directory nor TFDS
             has CIFAR-10.
         """
-        if self.origin != "auto":
-            return self.origin
-        if self.path is not None or source.find_directory(_DIRECTORY):
-            return "directory"
-        if not source.find_file(FILE) and (
-            source.downloads_allowed() or source.tfds_prepared("cifar10")
-        ):
-            return "tfds"
-        source.needed_file(FILE, otherwise=_OTHERWISE)
-        return "npz"
+        return _PLACES.find(self.origin, self.path)
 
     @property
     def data_used(self) -> str:
@@ -147,7 +132,7 @@ class Cifar10C(CorruptedImages):
         return f"{ours}; test: CIFAR-10-C (TFDS)" if self.official_test else ours
 
     def pools(self) -> dict[Split, LabelledImages | Iterable[LabelledImages]]:
-        root = image_directory(self.path, _DIRECTORY)
+        root = _PLACES.root(self.path)
         read = {
             "npz": _from_npz,
             "tfds": _from_tfds,
@@ -160,7 +145,7 @@ class Cifar10C(CorruptedImages):
 
 
 def _from_npz() -> list[LabelledImages]:
-    path = source.needed_file(FILE, otherwise=_OTHERWISE)
+    path = _PLACES.file()
     least = {"train": _HELD_OUT_OF_FILE, "test": 1}
     (images, labels), test = read_differences(path, least=least).values()
     # The file is shuffled.

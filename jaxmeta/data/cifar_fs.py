@@ -7,30 +7,28 @@ Solvers (2019): 64 classes train, 16 validate and 20 test.
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from jaxmeta.core.types import Split
 from jaxmeta.data import source
 from jaxmeta.data.cifar import SIDE, read_differences
-from jaxmeta.data.corrupted import check_origin, image_directory
 from jaxmeta.data.episodes import ClassImages, EpisodeSource
 from jaxmeta.data.image_classes import join_classes, read_class
 from jaxmeta.data.image_folder import class_names
+from jaxmeta.data.origin import Origin, OriginUsed, Places
 from jaxmeta.data.source import DataError
-
-OriginUsed: TypeAlias = Literal["npz", "tfds", "directory"]
-Origin: TypeAlias = Literal["auto", OriginUsed]
 
 FILE = "cifar100_subset.npz"
 """The file in the data directory: `x_train_dd`, `y_train` and the same of the test
 part, see `data.cifar`. Classes are in alphabetical order."""
 
-_DIRECTORY = "cifar100"
-_OTHERWISE = (
-    "put its images there, as cifar100/train/CLASS and cifar100/test/CLASS, or run "
-    "again with --download, which has TFDS fetch CIFAR-100"
+_PLACES = Places(
+    npz=FILE,
+    tfds="cifar100",
+    directory="cifar100",
+    otherwise="put its images there, as cifar100/train/CLASS and cifar100/test/CLASS, "
+    "or run again with --download, which has TFDS fetch CIFAR-100",
 )
 _NUM_CLASSES = 100
 
@@ -84,7 +82,7 @@ class CifarFs(EpisodeSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_origin(self.origin, self.path, get_args(Origin))
+        _PLACES.check(self.origin, self.path)
 
     @functools.cached_property
     def origin_used(self) -> OriginUsed:
@@ -93,16 +91,7 @@ class CifarFs(EpisodeSource):
         Raises:
           DataError: if there are none.
         """
-        if self.origin != "auto":
-            return self.origin
-        if self.path is not None or source.find_directory(_DIRECTORY):
-            return "directory"
-        if not source.find_file(FILE) and (
-            source.downloads_allowed() or source.tfds_prepared("cifar100")
-        ):
-            return "tfds"
-        source.needed_file(FILE, otherwise=_OTHERWISE)
-        return "npz"
+        return _PLACES.find(self.origin, self.path)
 
     @property
     def data_used(self) -> str:
@@ -111,7 +100,7 @@ class CifarFs(EpisodeSource):
 
     def classes(self) -> ClassImages:
         if self.origin_used == "directory":
-            return _from_directory(image_directory(self.path, _DIRECTORY))
+            return _from_directory(_PLACES.root(self.path))
         return _from_npz() if self.origin_used == "npz" else _from_tfds()
 
 
@@ -124,7 +113,7 @@ def _classes() -> dict[str, int]:
 
 
 def _from_npz() -> ClassImages:
-    path = source.needed_file(FILE, otherwise=_OTHERWISE)
+    path = _PLACES.file()
     parts = read_differences(path, least={"train": _NUM_CLASSES, "test": _NUM_CLASSES})
     images = np.concatenate([part.images for part in parts.values()])
     labels = np.concatenate([part.labels for part in parts.values()])

@@ -14,7 +14,6 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ from jaxmeta.data.corruptions import SEVERITIES, corrupt, frost_textures
 from jaxmeta.data.disk_cache import kept_bytes
 from jaxmeta.data.groups import Groups, GroupSource, check_classes, group_points
 from jaxmeta.data.image_folder import LabelledImages
-from jaxmeta.data.source import DataError, find_directory
+from jaxmeta.data.source import DataError
 
 Group: TypeAlias = tuple[str, int]
 """A corruption and a severity, 1 to 5."""
@@ -327,40 +326,3 @@ def hold_out(pool: LabelledImages, one_in: int, *, where: str) -> list[LabelledI
             )
         held_out[rows[-max(1, len(rows) // one_in) :]] = True
     return [_rows(pool, ~held_out), _rows(pool, held_out)]
-
-
-def image_directory(path: str | None, name: str) -> Path:
-    """The directory of clean images that was named, else the one in the data directory.
-
-    Args:
-      path: what was named, or None.
-      name: of the one in the data directory; it need not be there.
-
-    Example:
-      >>> image_directory("images", "cifar10").name
-      'images'
-    """
-    return Path(path or find_directory(name) or name).expanduser()
-
-
-def check_origin(origin: str, path: str | None, origins: Sequence[str]) -> None:
-    """Checks where clean images are to come from.
-
-    Args:
-      origin: what was asked for.
-      path: the directory that was named, or None.
-      origins: what there is.
-
-    Raises:
-      ValueError: for an unknown origin, or a path that another origin would ignore.
-
-    Example:
-      >>> check_origin("auto", "~/data/images", ["auto", "directory"])
-    """
-    if origin not in origins:
-        raise ValueError(f"origin must be one of {', '.join(origins)}, got {origin!r}.")
-    if path is not None and origin not in ("auto", "directory"):
-        raise ValueError(
-            f"path must be None for origin {origin!r}, which does not read it, got "
-            f"{path!r}; use origin 'directory'."
-        )

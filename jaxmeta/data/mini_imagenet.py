@@ -8,28 +8,30 @@ train, 16 validate and 20 test.
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from jaxmeta.core.types import Split
 from jaxmeta.data import source
-from jaxmeta.data.corrupted import check_origin, image_directory
 from jaxmeta.data.episodes import SPLITS, ClassImages, EpisodeSource
 from jaxmeta.data.image_classes import join_classes, read_class
 from jaxmeta.data.image_folder import read_packed
+from jaxmeta.data.origin import OriginUsed, Places
 from jaxmeta.data.source import DataError
 
-OriginUsed: TypeAlias = Literal["npz", "directory"]
-Origin: TypeAlias = Literal["auto", OriginUsed]
+Origin: TypeAlias = Literal["auto", "npz", "directory"]
 
 FILE = "miniimagenet_subset.npz"
 """The file in the data directory: `jpeg`, the bytes of JPEG files one after the other,
 `offsets` of where each begins and the last ends, `label` of each, and of each class
 `class_split`, an index into `SPLITS`."""
 
-_DIRECTORY = "miniimagenet"
-_OTHERWISE = "put its images there, as miniimagenet/n01532829/*.jpg and so on"
+_PLACES = Places(
+    npz=FILE,
+    directory="miniimagenet",
+    otherwise="put its images there, as miniimagenet/n01532829/*.jpg and so on",
+)
 _SIDE = 84
 
 WORDNET_IDS: dict[Split, str] = {
@@ -87,7 +89,7 @@ class MiniImageNet(EpisodeSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_origin(self.origin, self.path, get_args(Origin))
+        _PLACES.check(self.origin, self.path)
 
     @functools.cached_property
     def origin_used(self) -> OriginUsed:
@@ -96,12 +98,7 @@ class MiniImageNet(EpisodeSource):
         Raises:
           DataError: if there are none.
         """
-        if self.origin != "auto":
-            return self.origin
-        if self.path is not None or source.find_directory(_DIRECTORY):
-            return "directory"
-        source.needed_file(FILE, otherwise=_OTHERWISE)
-        return "npz"
+        return _PLACES.find(self.origin, self.path)
 
     @property
     def data_used(self) -> str:
@@ -111,7 +108,7 @@ class MiniImageNet(EpisodeSource):
     def classes(self) -> ClassImages:
         if self.origin_used == "npz":
             return _from_npz()
-        return _from_directory(image_directory(self.path, _DIRECTORY))
+        return _from_directory(_PLACES.root(self.path))
 
 
 def _from_directory(root: Path) -> ClassImages:
@@ -131,7 +128,7 @@ def _from_directory(root: Path) -> ClassImages:
 
 
 def _from_npz() -> ClassImages:
-    path = source.needed_file(FILE, otherwise=_OTHERWISE)
+    path = _PLACES.file()
     names = ("jpeg", "offsets", "label", "class_split")
     file = source.load_npz(path, dict.fromkeys(names, (1, "u")))
     jpeg, offsets, label, class_split = (file[name] for name in names)

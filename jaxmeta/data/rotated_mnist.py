@@ -8,7 +8,7 @@ images of a split and of a group are not the very same.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 from scipy import ndimage
@@ -18,6 +18,7 @@ from jaxmeta.data import source
 from jaxmeta.data.groups import Groups, GroupSource, group_points
 from jaxmeta.data.image_folder import LabelledImages
 from jaxmeta.data.mnist import FILE, NUM_CLASSES, Mnist, load_mnist
+from jaxmeta.data.origin import OriginUsed, Places
 from jaxmeta.data.source import DataError
 
 Origin: TypeAlias = Literal["auto", "npz", "tfds"]
@@ -32,7 +33,11 @@ _DEGREES_APART = 10
 # Of every 500 training images, how many each angle shows.
 _SHARES = (70,) * 3 + (20,) * 3 + (6,) * 3 + (3,) * 3 + (1,) * 2
 _NUM_TRAIN, _NUM_ALL, _NUM_TEST = 54_000, 60_000, 10_000
-_OTHERWISE = "use scikit-learn's (table arm-digits, source RotatedDigits)"
+_PLACES = Places(
+    npz=FILE,
+    tfds="mnist",
+    otherwise="use scikit-learn's (table arm-digits, source RotatedDigits)",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,10 +79,7 @@ class RotatedMnist(GroupSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.origin not in get_args(Origin):
-            raise ValueError(
-                f"origin must be one of {get_args(Origin)}, got {self.origin!r}."
-            )
+        _PLACES.check(self.origin)
         for name in ("validation_points", "test_points"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}.")
@@ -89,20 +91,13 @@ class RotatedMnist(GroupSource):
         return NUM_CLASSES
 
     @functools.cached_property
-    def origin_used(self) -> Literal["npz", "tfds"]:
+    def origin_used(self) -> OriginUsed:
         """Where the images come from; decided once per object.
 
         Raises:
           DataError: if neither the data directory nor TFDS has MNIST.
         """
-        if self.origin != "auto":
-            return self.origin
-        if not source.find_file(FILE) and (
-            source.downloads_allowed() or source.tfds_prepared("mnist")
-        ):
-            return "tfds"
-        source.needed_file(FILE, otherwise=_OTHERWISE)
-        return "npz"
+        return _PLACES.find(self.origin)
 
     @property
     def data_used(self) -> str:
@@ -125,9 +120,9 @@ class RotatedMnist(GroupSource):
         )
 
 
-def _read(origin: Literal["npz", "tfds"]) -> Mnist:
+def _read(origin: OriginUsed) -> Mnist:
     if origin == "npz":
-        where = source.needed_file(FILE, otherwise=_OTHERWISE)
+        where = _PLACES.file()
         mnist = load_mnist(where)
     else:
         where, mnist = "TFDS data set 'mnist'", _from_tfds()

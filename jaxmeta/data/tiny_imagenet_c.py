@@ -12,19 +12,13 @@ import dataclasses
 import functools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from jaxmeta.core.types import Split
 from jaxmeta.data import source
-from jaxmeta.data.corrupted import (
-    CorruptedImages,
-    check_origin,
-    hold_out,
-    image_directory,
-    severities,
-)
+from jaxmeta.data.corrupted import CorruptedImages, hold_out, severities
 from jaxmeta.data.image_folder import (
     LabelledImages,
     class_names,
@@ -32,18 +26,21 @@ from jaxmeta.data.image_folder import (
     read_images,
     read_packed,
 )
+from jaxmeta.data.origin import OriginUsed, Places
 from jaxmeta.data.source import DataError
 
-OriginUsed: TypeAlias = Literal["npz", "directory"]
-Origin: TypeAlias = Literal["auto", OriginUsed]
+Origin: TypeAlias = Literal["auto", "npz", "directory"]
 
 FILE = "tinyimagenet_subset.npz"
 """The file in the data directory: `jpeg_train`, the JPEG files one after the other,
 `offsets_train`, where each begins and where the last ends, `y_train`, their classes,
 and the same of `val`."""
 
-_DIRECTORY = "tiny-imagenet-200"
-_OTHERWISE = "put the unpacked tiny-imagenet-200 there"
+_PLACES = Places(
+    npz=FILE,
+    directory="tiny-imagenet-200",
+    otherwise="put the unpacked tiny-imagenet-200 there",
+)
 _SIDE, _NUM_CLASSES = 64, 200
 # Of every so many training images one validates.
 _HELD_OUT = 5
@@ -115,7 +112,7 @@ class TinyImageNetC(CorruptedImages):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_origin(self.origin, self.path, get_args(Origin))
+        _PLACES.check(self.origin, self.path)
 
     @property
     def num_classes(self) -> int:
@@ -128,12 +125,7 @@ class TinyImageNetC(CorruptedImages):
         Raises:
           DataError: if no directory is named and the data directory has neither.
         """
-        if self.origin != "auto":
-            return self.origin
-        if self.path is not None or source.find_directory(_DIRECTORY):
-            return "directory"
-        source.needed_file(FILE, otherwise=_OTHERWISE)
-        return "npz"
+        return _PLACES.find(self.origin, self.path)
 
     @property
     def data_used(self) -> str:
@@ -147,14 +139,14 @@ class TinyImageNetC(CorruptedImages):
         if self.origin_used == "npz":
             where, (train, test) = FILE, _from_npz()
         else:
-            root = image_directory(self.path, _DIRECTORY)
+            root = _PLACES.root(self.path)
             where, (train, test) = str(root), _from_directory(root)
         train, validation = hold_out(train, _HELD_OUT, where=where)
         return {"train": train, "validation": validation, "test": test}
 
 
 def _from_npz() -> list[LabelledImages]:
-    path, found = source.needed_file(FILE, otherwise=_OTHERWISE), []
+    path, found = _PLACES.file(), []
     for part in ("train", "val"):
         names = [f"jpeg_{part}", f"offsets_{part}", f"y_{part}"]
         file = source.load_npz(path, dict.fromkeys(names, (1, "u")))

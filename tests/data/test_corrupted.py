@@ -15,7 +15,6 @@ from jaxmeta.data import corrupted
 from jaxmeta.data.corrupted import (
     CorruptedImages,
     Draw,
-    check_origin,
     corrupt_groups,
     hold_out,
     severities,
@@ -363,17 +362,6 @@ def test_one_image_cannot_be_held_out():
     pool = LabelledImages(noise(3), np.array([0, 4, 0]))
     with pytest.raises(DataError, match=r"three: class 4 must have 2 images or more"):
         hold_out(pool, 3, where="three")
-
-
-def test_origins():
-    there = ("auto", "npz", "directory")
-    for origin, path in (("auto", None), ("auto", "a"), ("npz", None)):
-        check_origin(origin, path, there)
-    check_origin("directory", "a", there)
-    with pytest.raises(ValueError, match=r"origin must be one of .*npz.*got 'tfds'"):
-        check_origin("tfds", None, there)
-    with pytest.raises(ValueError, match=r"path must be None for origin 'npz'.*'a'"):
-        check_origin("npz", "a", there)
 
 
 @pytest.mark.parametrize("sampler", ["group", "point", "client"])
