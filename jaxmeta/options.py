@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    StructTypeInfo,
+)
 
 Options = TypeVar("Options")
 
@@ -178,25 +182,48 @@ def parse(kind: type[Options] | Any, argv: list[str], prog: str, **keywords) -> 
 
 
 def _functions_by_name() -> ConstructorRegistry:
-    """Lets fields that hold a function be given as MODULE:NAME."""
+    """Lets a function be given as MODULE:NAME, or by the fields that it has."""
     registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def fields(info) -> Any:
+        kinds = (info.type, *typing.get_args(info.type))
+        may_be_function = any(typing.get_origin(kind) is Callable for kind in kinds)
+        if not (may_be_function and dataclasses.is_dataclass(info.default)):
+            return None
+        return ConstructorRegistry.get_struct_spec(
+            StructTypeInfo.make(
+                type(info.default), info.default, in_union_context=False
+            )
+        )
 
     @registry.primitive_rule
     def rule(info):
         if typing.get_origin(info.type) is not Callable:
             return None
-        from jaxmeta.core.config import find
-
         name = lambda f: f"{f.__module__}:{f.__qualname__}"
         return PrimitiveConstructorSpec(
             nargs=1,
             metavar="MODULE:NAME",
-            instance_from_str=lambda args: find(args[0]),
+            instance_from_str=lambda args: _function(args[0]),
             is_instance=callable,
             str_from_instance=lambda f: [name(f) if hasattr(f, "__name__") else str(f)],
         )
 
     return registry
+
+
+def _function(address: str) -> Any:
+    """What `module:name` names; of a class the instance with its defaults."""
+    from jaxmeta.core.config import find
+
+    found = find(address)
+    if not isinstance(found, type):
+        return found
+    try:
+        return found()
+    except TypeError as error:
+        raise ValueError(f"{address} is no function: {error}.") from error
 
 
 def _plain(boxed: str) -> str:

@@ -1,13 +1,19 @@
+import dataclasses
 import json
+import math
 import re
 import shutil
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from jaxmeta.cli import main
 from jaxmeta.core.run import Run
+from jaxmeta.options import UserError, parse
 from jaxmeta.surgery import step_diagnostics
+from jaxmeta.symmetry.augment import Augment
 
 TINY = '''"""A run of a second."""
 
@@ -277,6 +283,28 @@ def test_shots_beyond_the_class(capsys, workspace):
     argv = "train maml-omniglot --data-dir empty --source.shots 30"
     refused(capsys, argv.split(), "got 30 + 5", "<= 20")
     assert not (workspace / "runs").exists()
+
+
+def test_ranges_out_of_order(capsys, workspace):
+    argv = "train msr-omniglot --source.augment.area 1.0 0.5"
+    refused(capsys, argv.split(), "source.augment", "in order", "got 1.0 and 0.5")
+
+
+def test_a_function_is_given_by_its_name_or_its_fields():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Settings:
+        augment: Callable[..., Any] | None = None
+
+    def given(flags, augment):
+        return parse(Settings, flags.split(), "test", default=Settings(augment=augment))
+
+    address = "jaxmeta.symmetry.augment:Augment"
+    assert given(f"--augment {address}", None).augment == Augment()
+    assert given("--augment math:sqrt", None).augment is math.sqrt
+    fields = given("--augment.area 0.5 0.9 --augment.mirror 0", Augment(upend=0.1))
+    assert fields.augment == Augment(area=(0.5, 0.9), mirror=0.0, upend=0.1)
+    with pytest.raises(UserError, match=r"'jaxmeta\.meta\.maml:Maml'"):
+        given("--augment jaxmeta.meta.maml:Maml", None)
 
 
 @pytest.mark.parametrize("devices", ["0", "four"])
