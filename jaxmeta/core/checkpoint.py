@@ -9,6 +9,7 @@ back, with one warning, to the newest step that is whole.
 
 import json
 import logging
+import textwrap
 import warnings
 import zlib
 from pathlib import Path
@@ -28,6 +29,10 @@ FILES = "files.json"
 
 class CheckpointError(Exception):
     """A checkpoint cannot be written or read; the message names the directory."""
+
+
+class _OtherStateError(ValueError):
+    """A whole checkpoint, of another tree."""
 
 
 def _host(leaf: Any) -> np.ndarray:
@@ -149,11 +154,14 @@ class Checkpoints:
           CheckpointError: if there are checkpoints and none is whole.
         """
         damaged: list[str] = []
+        fix = "go on with the version that wrote it, or train in another run directory"
         for step in reversed(self.steps()):
             try:
                 found = self._read(step, like)
             except Exception as error:  # whatever a damaged file makes readers raise
                 damaged.append(f"step {step}: {_one_line(error)}")
+                if not isinstance(error, _OtherStateError):
+                    fix = "delete the directory to start again"
                 continue
             if damaged:
                 warnings.warn(
@@ -164,8 +172,7 @@ class Checkpoints:
             return found
         if damaged:
             raise CheckpointError(
-                f"no checkpoint in {self.directory} can be read ({damaged[0]}); delete "
-                "the directory to start again."
+                f"no checkpoint in {self.directory} can be read ({damaged[0]}); {fix}."
             )
         return None
 
@@ -178,7 +185,11 @@ class Checkpoints:
             step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
         )
         leaves, extra = items["meta"]["leaves"], items["meta"]["extra"]
-        _require_equal("shape or dtype", _layout(leaves), _layout(fingerprint(like)))
+        try:
+            layout = _layout(fingerprint(like))
+            _require_equal("shape or dtype", _layout(leaves), layout)
+        except ValueError as error:
+            raise _OtherStateError(str(error)) from error
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = self._manager().restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
@@ -194,4 +205,4 @@ class Checkpoints:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return textwrap.shorten(str(error), 160, placeholder=" ...") or type(error).__name__

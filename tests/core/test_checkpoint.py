@@ -299,8 +299,11 @@ def test_another_shape_is_refused(copy):
 
 def test_another_structure_is_refused(copy):
     params = {**LIKE.params, "new": jnp.zeros(2)}
-    with pytest.raises(CheckpointError, match=r"shape or dtype of .*'new'"):
+    with pytest.raises(CheckpointError, match=r"shape or dtype of .*'new'") as caught:
         _restore(copy, LIKE.replace(params=params))
+    # What is whole need not be deleted.
+    assert "another run directory" in str(caught.value)
+    assert "delete" not in str(caught.value)
 
 
 def test_a_step_that_was_being_written_is_not_seen(copy):
