@@ -16,6 +16,7 @@ from jaxmeta.core.train import TrainState
 from jaxmeta.meta.maml import FAST, Maml
 from jaxmeta.networks.conv import Conv4
 from jaxmeta.report.arm import accuracies, data_line
+from jaxmeta.report.markdown import norm_text
 from jaxmeta.report.symmetry import error_curves, orbit_grid
 from jaxmeta.symmetry.benchmark import ROWS, Protocol
 from jaxmeta.symmetry.equivariance import layer_errors
@@ -100,8 +101,7 @@ def _protocol_text(protocol: Protocol, row: str) -> str:
     steps = f"{protocol.steps:,} steps of {protocol.tasks_per_step} tasks"
     inner = f", {protocol.inner_steps} inner ({protocol.eval_inner_steps} in tests)"
     inner = "" if row == "ProtoNets" else inner
-    transductive = " (transductive)" if protocol.norm_stats == "query" else ""
-    norm = f"norm_stats {protocol.norm_stats}{transductive}"
+    norm = norm_text(protocol.norm_stats)
     return f"{steps}, {protocol.features} channels{inner}, {norm}"
 
 

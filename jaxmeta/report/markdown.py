@@ -65,6 +65,16 @@ def cells(record: Record) -> list[str]:
     ]
 
 
+def norm_text(norm_stats: str) -> str:
+    """Whose batch statistics a method uses, for tables.
+
+    Example:
+      >>> norm_text("query"), norm_text("running")
+      ('norm_stats query (transductive)', 'norm_stats running')
+    """
+    return f"norm_stats {norm_stats}" + " (transductive)" * (norm_stats == "query")
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table.
 
@@ -146,8 +156,12 @@ def _work_text(config: Record) -> str:
             f"{config['steps']:,} steps of {_text(config['physics'])}"
         )
     if "learner" in config:
+        learner = config["learner"]
+        norm = (
+            f", {norm_text(learner['norm_stats'])}" if "norm_stats" in learner else ""
+        )
         return (
-            f"{_class(config['learner'])} on {_text(config['source'])}, "
+            f"{_class(learner)} on {_text(config['source'])}{norm}, "
             f"{config['steps']} steps of {config['tasks_per_step']} tasks"
         )
     return _class(config)

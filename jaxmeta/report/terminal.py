@@ -9,7 +9,7 @@ from rich.table import Table
 
 from jaxmeta.core.metrics import Interval
 from jaxmeta.core.run import Run
-from jaxmeta.report.markdown import Record, number
+from jaxmeta.report.markdown import Record, norm_text, number
 
 METHOD_WIDTH = 10
 """The least that the first column is folded to."""
@@ -109,4 +109,8 @@ def print_result(run: Run, result: Mapping[str, Interval]) -> None:
         for name, value in result.items()
     ]
     columns = ("test metric", "mean", f"95 % over {of}", "range", of)
-    print_table(make_table(str(run.directory), columns, rows))
+    title = str(run.directory)
+    learner = getattr(run.experiment, "learner", None)
+    if norm_stats := getattr(learner, "norm_stats", None):
+        title += f", {norm_text(norm_stats)}"
+    print_table(make_table(title, columns, rows))

@@ -122,6 +122,9 @@ def test_run_report():
     assert "Maml on Digits (ways 5), 10 steps of 4 tasks, seed 0" in text
     assert "revision unknown" in text
     assert "![curves.png](curves.png)" in text
+    card["config"]["learner"]["norm_stats"] = "query"
+    text = run_report(card, {}, [])
+    assert "Maml on Digits (ways 5), norm_stats query (transductive), 10 steps" in text
 
 
 def test_a_measurement_is_called_by_its_name():

@@ -1,5 +1,12 @@
+import numpy as np
 import pytest
 
+from jaxmeta import Experiment, Optimizer
+from jaxmeta.core.metrics import interval
+from jaxmeta.core.run import Run
+from jaxmeta.data.digits import Digits
+from jaxmeta.meta.protonet import ProtoNet
+from jaxmeta.networks.conv import Conv4
 from jaxmeta.report import terminal
 
 RECORD = {
@@ -55,3 +62,18 @@ def test_line():
     assert terminal.line(RECORD) == (
         "MAML-Conv, inner rate tuned, Rot+Flip: .00580 (published 3.2 ± .29, misses)"
     )
+
+
+def test_whose_statistics_normalise_stands_above_the_result(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    learner = ProtoNet(network=Conv4(features=4, num_classes=None), ways=5)
+    experiment = Experiment(
+        learner=learner, source=Digits(), optimizer=Optimizer(), steps=1
+    )
+    run = Run.open(tmp_path / "run", experiment)
+    terminal.print_result(run, {"accuracy": interval(np.array([0.25, 0.75]))})
+    title, _, _, row = capsys.readouterr().out.splitlines()
+    assert title.endswith("run, norm_stats query (transductive)")
+    assert row.split()[:2] == ["accuracy", "0.5"]
