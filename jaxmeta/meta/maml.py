@@ -292,9 +292,7 @@ class Maml(Learner):
             loss, metrics, kept = query_loss(fast)
             loss = self.meta_gradient.outer(params["fast"], fast, loss)
         else:
-            step = functools.partial(steps, num_steps=1)
-            if self.meta_gradient == UNROLLED:  # which recomputes every step
-                step = jax.checkpoint(step)
+            step = self.meta_gradient.one_of_many(functools.partial(steps, num_steps=1))
             fast, losses = params["fast"], []
             for i in range(self.inner_steps):
                 now = (

@@ -69,6 +69,10 @@ class MetaGradient(abc.ABC):
     ) -> FastParams:
         """`num_steps` steps down `loss`, see `inner_loop.descend`."""
 
+    def one_of_many(self, step: Callable) -> Callable:
+        """A function that takes one step, for a caller who takes several himself."""
+        return step
+
     def outer(self, start: FastParams, end: FastParams, loss: Scalar) -> Scalar:
         """What the outer loop descends, given where the steps began and ended.
 
@@ -102,6 +106,9 @@ class Unrolled(MetaGradient):
             per_step=per_step,
             remat=self.remat,
         )
+
+    def one_of_many(self, step):
+        return jax.checkpoint(step) if self.remat else step
 
 
 UNROLLED = Unrolled()

@@ -484,6 +484,22 @@ def test_the_multi_step_loss_has_its_gradient():
     assert_trees_close(gradient, differences(loss, params), **DIFFERENCE)
 
 
+@pytest.mark.parametrize("remat", [True, False])
+def test_the_multi_step_loss_recomputes_every_step_or_none(remat):
+    task = make_task()
+    learner = Maml(
+        network=NETWORKS["MLP"],
+        inner_steps=3,
+        multi_step_loss=4,
+        meta_gradient=Unrolled(remat=remat),
+    )
+    params, state = learner.init(KEY, task)
+    loss = lambda params: learner.loss(params, state, task, KEY)[0]
+    jaxpr = jax.make_jaxpr(loss)(params)
+    recomputed = [eqn for eqn in jaxpr.eqns if eqn.primitive.name.startswith("remat")]
+    assert len(recomputed) == (3 if remat else 0)
+
+
 # Reptile.
 
 

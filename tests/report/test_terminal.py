@@ -67,13 +67,12 @@ def test_line():
 def test_whose_statistics_normalise_stands_above_the_result(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setenv("COLUMNS", "200")
     learner = ProtoNet(network=Conv4(features=4, num_classes=None), ways=5)
     experiment = Experiment(
         learner=learner, source=Digits(), optimizer=Optimizer(), steps=1
     )
     run = Run.open(tmp_path / "run", experiment)
     terminal.print_result(run, {"accuracy": interval(np.array([0.25, 0.75]))})
-    title, _, _, row = capsys.readouterr().out.splitlines()
-    assert title.endswith("run, norm_stats query (transductive)")
-    assert row.split()[:2] == ["accuracy", "0.5"]
+    out = capsys.readouterr().out
+    assert "run, norm_stats query (transductive)" in " ".join(out.split())
+    assert ["accuracy", "0.5"] in [line.split()[:2] for line in out.splitlines()]
