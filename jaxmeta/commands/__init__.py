@@ -1,0 +1,1 @@
+"""The commands: a module each, whose `run(argv)` does it."""
