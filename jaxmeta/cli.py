@@ -1,4 +1,4 @@
-"""The command line: `jaxmeta list | train | evaluate | reproduce | report | bench`.
+"""The command line: `jaxmeta list | train | launch | evaluate | reproduce | ...`.
 
 JAX is imported by the commands that need it, so that help and `list` answer at once.
 """
@@ -21,6 +21,7 @@ Multi-task and meta-learning in pure-functional JAX.
 commands:
   list              every experiment and table: what it is, paper, time and hardware
   train CONFIG      train an experiment (a name under configs/, or a Python file)
+  launch TARGET CONFIG  put a training on many machines: local, slurm, tpu-vm, gke, sky
   evaluate RUN      measure a trained run on held-out tasks
   reproduce TABLE   run a published table, ours beside the paper's
   report RUN...     render runs and tables as Markdown and PNG
@@ -30,15 +31,16 @@ commands:
 `jaxmeta train CONFIG --help` every field of an experiment.
 """
 
-COMMANDS = ("list", "train", "evaluate", "reproduce", "report", "bench")
+COMMANDS = ("list", "train", "launch", "evaluate", "reproduce", "report", "bench")
 """Each is the module of its name in `jaxmeta.commands`."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command.
 
-    Exits with 0; 2, a mistake of the user's; 3, the loss was not finite; 130 after
-    Ctrl-C; 141 if nobody reads the output.
+    Exits with 0; 2, a mistake of the user's; 3, the loss was not finite; 42, it was
+    asked to end (SIGTERM) and has written a checkpoint; 130 after Ctrl-C; 141 if nobody
+    reads the output.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import warnings
 
+from jaxmeta.launcher import PREEMPTED
 from jaxmeta.options import UserError, one_line
 
 
@@ -63,11 +64,16 @@ def disk_errors():
 
 @contextlib.contextmanager
 def failures():
-    """Ends a run that cannot go on: 3 when it is not finite, 2 when a disk is full."""
+    """Ends a run that cannot go on: 3 when it is not finite, 2 when a disk is full.
+
+    A run that was asked to end, and can go on, ends with 42.
+    """
     import jax
 
+    from jaxmeta.core import hosts
     from jaxmeta.core.checkpoint import CheckpointError
     from jaxmeta.core.fit import NonFiniteError
+    from jaxmeta.core.preemption import PreemptedError
     from jaxmeta.data.source import DataError
 
     try:
@@ -76,6 +82,10 @@ def failures():
     except NonFiniteError as error:
         say(f"jaxmeta: {error}")
         sys.exit(3)
+    except PreemptedError as error:
+        if hosts.is_first():
+            say(f"jaxmeta: {error}")
+        sys.exit(PREEMPTED)
     except (CheckpointError, DataError) as error:
         raise UserError(one_line(error)) from error
     except jax.errors.JaxRuntimeError as error:

@@ -55,6 +55,27 @@ class DataOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """Where several processes meet; JAX looks for their cluster when not given."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0."""
+
+    num_processes: int | None = None
+    """How many there are."""
+
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+
+    watchdog: float = 600.0
+    """Seconds without finished steps after which one of several processes ends."""
+
+    def __post_init__(self):
+        if not self.watchdog > 0:
+            raise ValueError(f"watchdog must be positive, got {self.watchdog}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """Train an experiment; a rerun in the same directory goes on where it stopped."""
 
@@ -73,6 +94,8 @@ class TrainOptions:
 
     wandb: bool = False
     """Also log to Weights & Biases."""
+
+    cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = ClusterOptions()
 
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = DataOptions()
 
@@ -114,6 +137,17 @@ class ReproduceOptions:
     """Where it is kept; runs/TABLE when not given."""
 
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = DataOptions()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """Put a training on many machines; what the target does not know is of `train`."""
+
+    run_dir: str | None = None
+    """Where the run is kept; all hosts must see it. runs/NAME when not given."""
+
+    dry_run: bool = False
+    """Print exactly what would run, and start nothing."""
 
 
 BENCHES = {

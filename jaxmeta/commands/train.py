@@ -1,11 +1,15 @@
 """`jaxmeta train`."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from jaxmeta.cluster import agree, join
+from jaxmeta.core import catalogue
+from jaxmeta.core.catalogue import Entry
 from jaxmeta.failures import failures, users_mistakes
 from jaxmeta.options import TrainOptions, UserError, one_line, parse
 from jaxmeta.settings import start_jax, suit_physics, use
@@ -21,19 +25,15 @@ def run(argv: list[str]) -> None:
             "`jaxmeta list` shows the experiments."
         )
     name, rest = argv[0], argv[1:]
-    from jaxmeta.core import catalogue
-
     with users_mistakes():
         entry = catalogue.find(name, "experiment")
-    start_jax()
+    options, experiment = read(entry, rest)
     from jaxmeta.core.experiment import Experiment
-    from jaxmeta.core.procedure import Procedure
     from jaxmeta.core.writers import check_writers
 
-    with users_mistakes():
-        default = catalogue.make(entry, Experiment | Procedure)
-    options, experiment = _override(default, rest, name, entry.what)
     use(options.data)
+    if not options.dry_run:
+        join(options.cluster)
     with users_mistakes():
         check_writers(tensorboard=options.tensorboard, wandb=options.wandb)
     run_dir = options.run_dir or Path("runs") / entry.name
@@ -49,11 +49,18 @@ def run(argv: list[str]) -> None:
     experiment = checked(experiment, run_dir)
     if options.dry_run:
         return _dry_run(experiment)
+    agree(experiment, options.cluster)
     _perform(experiment, run_dir, options)
 
 
-def _override(default, argv: list[str], name: str, what: str):
+def read(entry: Entry, argv: list[str]):
     """The options of a training, and its experiment with the fields that were given."""
+    start_jax()
+    from jaxmeta.core.experiment import Experiment
+    from jaxmeta.core.procedure import Procedure
+
+    with users_mistakes():
+        default = catalogue.make(entry, Experiment | Procedure)
     kind: Any = type(default)
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,9 +71,9 @@ def _override(default, argv: list[str], name: str, what: str):
     parsed = parse(
         Everything,
         argv,
-        f"jaxmeta train {name}",
+        f"jaxmeta train {entry.name}",
         default=Everything(options=TrainOptions(), experiment=default),
-        description=what,
+        description=entry.what,
     )
     return parsed.options, parsed.experiment
 
@@ -99,35 +106,39 @@ def checked(experiment, run_dir: Path | None = None):
 
 
 def _perform(experiment, run_dir: Path, options: TrainOptions) -> None:
-    from jaxmeta.core.config import to_json
+    from jaxmeta.core import hosts
     from jaxmeta.core.fit import complete, result
+    from jaxmeta.core.lock import locked
     from jaxmeta.core.procedure import Procedure
     from jaxmeta.core.progress import Progress
     from jaxmeta.core.run import Run
-    from jaxmeta.core.writers import open_writers
     from jaxmeta.report import terminal
 
-    with users_mistakes():
-        run = Run.open(run_dir, experiment)
-        if run.finished:
-            print(
-                f"{run_dir} is finished ({experiment.steps} steps); its result is "
-                "below. Choose another --run-dir to train again."
-            )
-            return terminal.print_result(run, result(run))
-    with failures():
-        writer = open_writers(
-            run.metrics_path,
-            to_json(experiment),
-            tensorboard=options.tensorboard,
-            wandb=options.wandb,
-        )
-        progress = Progress(experiment.steps, unit=experiment.unit)
+    first = hosts.is_first()
+    with contextlib.ExitStack() as stack:
+        with users_mistakes():
+            run = Run.open(run_dir, experiment) if first else Run(run_dir, experiment)
+            if first:
+                stack.enter_context(locked(run_dir))
+            hosts.wait_for_all("the run directory")
+            if run.finished:
+                if first:
+                    print(
+                        f"{run_dir} is finished ({experiment.steps} steps); its result "
+                        "is below. Choose another --run-dir to train again."
+                    )
+                    terminal.print_result(run, result(run))
+                return
+        stack.enter_context(failures())
+        writer = _writers(run, options)
+        progress = Progress(experiment.steps, unit=experiment.unit, quiet=not first)
         try:
             measured = complete(run, writer, progress)
         finally:
             progress.close()
             writer.close()
+        if not first:
+            return
         drawn = isinstance(experiment, Procedure) or experiment.step_metrics is not None
         if drawn:
             from jaxmeta.report.render import render
@@ -136,6 +147,29 @@ def _perform(experiment, run_dir: Path, options: TrainOptions) -> None:
     terminal.print_result(run, measured)
     if drawn:
         print(f"written to {run_dir}: report.md and its pictures.")
+
+
+def _writers(run, options: TrainOptions):
+    """Files from the first process alone, and a watchdog where there are several."""
+    import jax
+
+    from jaxmeta.core import hosts
+    from jaxmeta.core.config import to_json
+    from jaxmeta.core.watchdog import Watchdog
+    from jaxmeta.core.writers import Writers, open_writers
+
+    members = []
+    if hosts.is_first():
+        members += open_writers(
+            run.metrics_path,
+            to_json(run.experiment),
+            tensorboard=options.tensorboard,
+            wandb=options.wandb,
+        ).members
+    if jax.process_count() > 1:
+        seconds = options.cluster.watchdog
+        members.append(Watchdog(seconds, last=run.experiment.steps))
+    return Writers(tuple(members))
 
 
 def _dry_run(experiment) -> None:

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxmeta.core import hosts
+
 State = TypeVar("State")
 
 
@@ -117,11 +119,12 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
         )
         try:
-            if step in self.steps():  # written before the run fell back behind it
+            # It may have been written before the run fell back behind it.
+            if hosts.as_first(step in self.steps()):
                 self._manager().delete(step)
             self._manager().save(step, args=composite, force=True)
             self._manager().wait_until_finished()
-            if jax.process_index() == 0:
+            if hosts.is_first():
                 self._write_files(self.directory / str(step))
         except Exception as error:  # tensorstore raises many types for a full disk
             older = [s for s in self.steps() if s != step]

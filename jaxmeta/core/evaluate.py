@@ -68,7 +68,8 @@ def make_evaluator(
         root = jax.random.fold_in(key, jnp.iinfo(jnp.int32).max)
         keys = jax.vmap(partial(jax.random.fold_in, root))(slots)
         with jax.default_matmul_precision(precision):
-            return over_tasks((params, model_state), tasks, keys)
+            # Whole on every device, as every process reads them.
+            return parallel.gather(over_tasks((params, model_state), tasks, keys))
 
     def on_device(params, model_state, data, key, slots):
         assert isinstance(source, DeviceSource)
@@ -88,7 +89,7 @@ def make_evaluator(
             draw = partial(source.sample, key, split=split)
             batches = [
                 compiled_batch(
-                    params, model_state, parallel.split_rows(draw(row)), key, row
+                    params, model_state, parallel.draw_rows(draw, row), key, row
                 )
                 for row in slots
             ]

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.core import hosts
 from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
 from jaxmeta.core.evaluate import Evaluator, TaskValues, make_evaluator
 from jaxmeta.core.experiment import Experiment
@@ -27,6 +28,7 @@ from jaxmeta.core.metrics import (
     sum_first_axis,
     to_values,
 )
+from jaxmeta.core.preemption import PreemptedError, Preemption
 from jaxmeta.core.procedure import Procedure
 from jaxmeta.core.progress import Progress
 from jaxmeta.core.run import Run, read_json, reading, write_json
@@ -117,8 +119,10 @@ def make_advance(experiment: Experiment) -> Advance:
     else:
 
         def draw_step(i):
-            tasks = source.sample(step_key(root, DRAW, i), slots, split="train")
-            return parallel.split_rows(tasks)
+            draw = functools.partial(
+                source.sample, step_key(root, DRAW, i), split="train"
+            )
+            return parallel.draw_rows(draw, jnp.arange(experiment.tasks_per_step))
 
     compiled_step = jax.jit(step, donate_argnums=0)
 
@@ -168,6 +172,7 @@ def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:
       NonFiniteError: after more than `max_skips` non-finite steps in a row.
       CheckpointError: if a checkpoint cannot be written or none can be read, or the
         metrics of the run so far are damaged.
+      PreemptedError: after SIGTERM, at the end of the steps that were being taken.
 
     Example:
       >>> import tempfile
@@ -193,36 +198,47 @@ def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:
     with reading(run.directory):
         writer.resume(done)
     progress.resume(done)
-    while done < experiment.steps:
-        until_log = experiment.log_every - done % experiment.log_every
-        num_steps = min(until_log, experiment.steps - done)
-        started = time.perf_counter()
-        state, metrics = advance(state, num_steps)
-        values = to_values(metrics, "train/")
-        seconds = time.perf_counter() - started
-        done += num_steps
-        stuck = (skipped := int(state.skipped)) > experiment.max_skips
-        if validation.due(done) and not stuck:
-            values |= validation(state, done)
-        rate = num_steps * experiment.tasks_per_step / seconds
-        # An average of nothing is left out, so that every line is valid JSON.
-        shown = {name: value for name, value in values.items() if _is_json(value)}
-        writer.write(done, {**shown, "time/tasks_per_second": rate})
-        progress.update(done, values, rate)
-        if stuck:
-            good = done - skipped
-            if good > max(latest.steps(), default=0):
-                # Nothing but the counters has moved since the last good step.
-                zero = jnp.zeros_like(state.skipped)
-                step = state.step - state.skipped
-                latest.save(good, dataclasses.replace(state, step=step, skipped=zero))
-            raise NonFiniteError(_last_good(latest, done, skipped))
-        every = experiment.checkpoint.every
-        # After a skipped step there is nothing new to keep, and what was kept before
-        # may be the last that is good.
-        healthy = every and done % every == 0 and not skipped
-        if done == experiment.steps or healthy:
-            latest.save(done, state)
+    with Preemption() as preemption:
+        while done < experiment.steps:
+            until_log = experiment.log_every - done % experiment.log_every
+            num_steps = min(until_log, experiment.steps - done)
+            started = time.perf_counter()
+            state, metrics = advance(state, num_steps)
+            values = to_values(metrics, "train/")
+            seconds = time.perf_counter() - started
+            done += num_steps
+            # Before any checkpoint, of which orbax tells JAX, too.
+            asked = preemption.reached(done, num_steps) and done < experiment.steps
+            stuck = (skipped := int(state.skipped)) > experiment.max_skips
+            if validation.due(done) and not stuck:
+                values |= validation(state, done)
+            rate = num_steps * experiment.tasks_per_step / seconds
+            # An average of nothing is left out, so that every line is valid JSON.
+            shown = {name: value for name, value in values.items() if _is_json(value)}
+            writer.write(done, {**shown, "time/tasks_per_second": rate})
+            progress.update(done, values, rate)
+            if stuck:
+                good = done - skipped
+                if good > max(latest.steps(), default=0):
+                    # Nothing but the counters has moved since the last good step.
+                    zero = jnp.zeros_like(state.skipped)
+                    step = state.step - state.skipped
+                    latest.save(
+                        good, dataclasses.replace(state, step=step, skipped=zero)
+                    )
+                raise NonFiniteError(_last_good(latest, done, skipped))
+            every = experiment.checkpoint.every
+            # After a skipped step there is nothing new to keep, and what was kept
+            # before may be the last that is good.
+            healthy = every and done % every == 0 and not skipped
+            if done == experiment.steps or healthy or (asked and not skipped):
+                latest.save(done, state)
+            if asked:
+                latest.close()
+                raise PreemptedError(
+                    f"asked to end at step {done}. The same command goes on from the "
+                    f"last checkpoint in {latest.directory}."
+                )
     latest.close()
     return state
 
@@ -355,9 +371,11 @@ def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval
       Mean, interval over tasks and extremes of every test metric.
     """
     if not run.finished:
-        write_card = run.keep_card()
-        # It is there without rows, too, so that one that is missing was lost.
-        run.metrics_path.touch()
+        first = hosts.is_first()
+        write_card = run.keep_card() if first else lambda: None
+        if first:
+            # It is there without rows, too, so that one that is missing was lost.
+            run.metrics_path.touch()
         try:
             if isinstance(run.experiment, Procedure):
                 values = run.experiment.perform(run.directory, writer, progress)
@@ -369,6 +387,8 @@ def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval
             with contextlib.suppress(OSError):
                 write_card()
             raise
+        if not first:
+            return _spreads(values)
         np.savez(run.directory / "test_tasks.npz", **values)  # pyright: ignore[reportArgumentType]
         write_card()
         summary = {name: spread._asdict() for name, spread in _spreads(values).items()}

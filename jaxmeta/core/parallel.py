@@ -73,15 +73,20 @@ class Shard(NamedTuple):
 _ALONE = Shard(gather=lambda x: x, total=lambda tree: tree, own=lambda x: x)
 
 
-def _one_of(num_shards: int) -> Shard:
+def _one_of(num_shards: int, deterministic: bool) -> Shard:
     def own(x: Array) -> Array:
         size = x.shape[0] // num_shards
         start = jax.lax.axis_index(TASKS) * size
         return jax.lax.dynamic_slice_in_dim(x, start, size)
 
+    def in_order(x: Array) -> Array:
+        return jax.lax.all_gather(x, TASKS).sum(0)
+
     return Shard(
         gather=lambda x: jax.lax.all_gather(x, TASKS, tiled=True),
-        total=lambda tree: jax.lax.psum(tree, TASKS),
+        total=lambda tree: (
+            jax.tree.map(in_order, tree) if deterministic else jax.lax.psum(tree, TASKS)
+        ),
         own=own,
     )
 
@@ -110,6 +115,10 @@ class Parallel:
 
     task_batch_size: int | None = None
     """Tasks that are in memory at a time on one device; all when None."""
+
+    deterministic: bool = False
+    """Add up what devices found in their order, so that a step is the same, bit for
+    bit, however many processes share them; every device then hears all of it."""
 
     def __post_init__(self):
         if self.backend not in BACKENDS:
@@ -148,6 +157,27 @@ class Parallel:
         """Spreads the leading (task) axis of `tree` over the mesh."""
         return jax.device_put(tree, NamedSharding(self.mesh, P(TASKS)))
 
+    def draw_rows(self, draw: Callable[[Array], Any], slots: Array) -> Any:
+        """Spreads what is drawn for `slots`, every process drawing its own alone.
+
+        Args:
+          draw: gives a tree of `[slot, ...]` for `[slot]` numbers.
+          slots: `[row]`, the same in every process.
+        """
+        if jax.process_count() == 1:
+            return self.split_rows(draw(slots))
+        sharding = NamedSharding(self.mesh, P(TASKS))
+        mine = sharding.addressable_devices_indices_map(slots.shape).values()
+        first = min(row[0].start or 0 for row in mine if row)
+        num_rows = len(slots) * len(mine) // self.num_shards
+        drawn = draw(slots[first : first + num_rows])
+        return jax.tree.map(
+            lambda leaf: jax.make_array_from_process_local_data(
+                sharding, leaf, (*slots.shape, *leaf.shape[1:])
+            ),
+            drawn,
+        )
+
     def split_columns(self, tree: Any, *, first_axis: int = 1) -> Any:
         """Spreads leaves by parameter: `[task, *p]` over the longest axis of `p`.
 
@@ -162,6 +192,8 @@ class Parallel:
         """
         if not self._is_spread:
             return tree
+        if self.deterministic:
+            return self.gather(tree)
         return jax.tree.map(lambda leaf: self._by_column(leaf, first_axis), tree)
 
     def gather(self, tree: Any) -> Any:
@@ -169,6 +201,10 @@ class Parallel:
         if not self._is_spread:
             return tree
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, P()))
+
+    def in_order(self, tree: Any) -> Any:
+        """Rows that are about to be added up, whole where the order matters."""
+        return self.gather(tree) if self.deterministic else tree
 
     @property
     def _is_spread(self) -> bool:
@@ -220,7 +256,7 @@ class Parallel:
         """
         if self.backend in ("loop", "vmap"):
             return functools.partial(body, _ALONE)
-        body = functools.partial(body, _one_of(self.num_shards))
+        body = functools.partial(body, _one_of(self.num_shards, self.deterministic))
         if self.backend == "pmap":
             return self._pmapped(body)
         return self._shard_mapped(body)

@@ -238,7 +238,7 @@ def make_train_step(
         metrics["skipped"] = Mean(
             jnp.where(healthy, 0.0, 1.0), jnp.ones((), jnp.float32)
         )
-        return new, metrics
+        return parallel.gather((new, metrics))
 
     return step
 
@@ -331,8 +331,8 @@ def _task_gradient_update(learner, aggregator, tx, parallel: Parallel):
     over_tasks = map_tasks_with(parallel, gradient)
 
     def propose(state: TrainState, tasks: Task, keys) -> _Proposal:
-        (losses, aux), grads = over_tasks(
-            (state.params, state.model_state), tasks, keys
+        (losses, aux), grads = parallel.in_order(
+            over_tasks((state.params, state.model_state), tasks, keys)
         )
         metrics, states = sum_first_axis(aux)
         updates, opt_state = _update(

@@ -1,0 +1,151 @@
+"""Several processes as one program: meeting, and agreeing on what they run."""
+
+import hashlib
+import importlib.metadata
+import json
+import threading
+from typing import Any
+
+from jaxmeta.failures import say
+from jaxmeta.options import ClusterOptions, UserError, one_line
+
+HEARTBEAT_SECONDS = 10
+"""A process that has been silent for so long is dead, and the others end, too."""
+
+_SAY_AFTER_SECONDS = 15.0
+
+
+def join(options: ClusterOptions) -> None:
+    """Meets the other processes, if there are any; before JAX finds its devices.
+
+    They meet where the options say, else where JAX finds that a cluster (Slurm, Cloud
+    TPU, Kubernetes, Open MPI) has put them. Otherwise this process is alone.
+
+    Raises:
+      UserError: for options that do not fit, or if they cannot meet.
+    """
+    import jax
+
+    given = (options.coordinator, options.num_processes, options.process_id)
+    if any(value is not None for value in given):
+        settings = _explicit(options)
+    elif _on_a_cluster():
+        settings = {}
+    else:
+        return
+    waiting = threading.Timer(
+        _SAY_AFTER_SECONDS,
+        say,
+        ["jaxmeta: still waiting for the other processes; are all of them started?"],
+    )
+    waiting.daemon = True
+    waiting.start()
+    try:
+        jax.distributed.initialize(
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **settings
+        )
+    except (RuntimeError, ValueError) as error:
+        where = options.coordinator or "the cluster's coordinator"
+        raise UserError(
+            f"cannot meet the other processes at {where} ({one_line(error)[:200]}); "
+            "give every process the same address, with a port that is free, and a "
+            "number of its own."
+        ) from error
+    finally:
+        waiting.cancel()
+
+
+def _explicit(options: ClusterOptions) -> dict[str, Any]:
+    coordinator, count = options.coordinator, options.num_processes
+    place = options.process_id
+    if coordinator is None or count is None or place is None:
+        raise UserError(
+            "--coordinator, --num-processes and --process-id go together; give all "
+            "three, or none to have JAX look for the cluster."
+        )
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UserError(
+            f"--coordinator must be HOST:PORT, such as 10.0.0.1:8476, got "
+            f"{coordinator!r}."
+        )
+    if count < 1 or not 0 <= place < count:
+        raise UserError(
+            f"--process-id must be from 0 to {count - 1}, below --num-processes, got "
+            f"{place} of {count}."
+            if count > 0
+            else f"--num-processes must be >= 1, got {count}."
+        )
+    settings = {
+        "coordinator_address": coordinator,
+        "num_processes": count,
+        "process_id": place,
+    }
+    if host in ("127.0.0.1", "localhost"):  # nobody else need hear of it
+        settings["coordinator_bind_address"] = coordinator
+    return settings
+
+
+def _on_a_cluster() -> bool:
+    """Whether JAX finds a cluster with more than this process."""
+    from jax._src.clusters import ClusterEnv
+
+    found = [
+        kind
+        for kind in ClusterEnv._cluster_types
+        if not kind.opt_in_only_method and kind.is_env_present()
+    ]
+    return bool(found) and found[0].get_process_count() > 1
+
+
+def agree(experiment: Any, options: ClusterOptions) -> None:
+    """Makes sure that all processes run the same thing.
+
+    JAX does not notice when they differ, not even when each was told another number of
+    processes.
+
+    Raises:
+      UserError: naming what differs and in which process.
+    """
+    import jax
+
+    if jax.process_count() == 1:
+        return
+    parallel = getattr(experiment, "parallel", None)
+    spread = parallel is not None and parallel.backend == "shard_map"
+    if not spread or parallel.num_shards < jax.device_count():
+        raise UserError(
+            f"{jax.process_count()} processes need an experiment that uses all their "
+            "devices by parallel.backend shard_map, which this one does not; run it in "
+            "one process."
+        )
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    from jaxmeta.core.config import to_json
+    from jaxmeta.core.run import git_revision
+
+    config = to_json(experiment)
+    told = {
+        "the experiment": config,
+        "the code": git_revision(),
+        "jaxmeta": importlib.metadata.version("jaxmeta"),
+        "jax": jax.__version__,
+        "--num-processes": options.num_processes,
+        "the data": data_of(experiment),
+    }
+    digest = lambda value: hashlib.sha256(json.dumps(value).encode()).digest()
+    ours = np.stack([np.frombuffer(digest(value), np.uint8) for value in told.values()])
+    everybody = np.asarray(multihost_utils.process_allgather(ours))
+    for i, name in enumerate(told):
+        differ = np.flatnonzero((everybody[:, i] != everybody[0, i]).any(-1))
+        if len(differ):
+            raise UserError(
+                f"{name} of process {differ[0]} differs from that of process 0; start "
+                "all processes with the same command, code and data."
+            )
+
+
+def data_of(experiment: Any) -> str | None:
+    """What the source of an experiment says of its data, if it has any to speak of."""
+    return getattr(getattr(experiment, "source", None), "data_used", None)

@@ -1,0 +1,14 @@
+#!/bin/bash
+# {{hosts}} hosts of a Cloud TPU {{tpu}}. The Cloud TPU API has v2 to v6e; TPU7x is
+# reached through GKE alone (jaxmeta launch gke). Stops billing when it is done:
+#   {{delete}}
+set -euo pipefail
+{{create}}
+until [ "$({{state}})" = ACTIVE ]; do
+  sleep 30
+done
+{{copy}}
+{{install}}
+# 42 says that a checkpoint was written before the machines were taken away; the same
+# script then goes on from it.
+{{train}}
