@@ -6,7 +6,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import IO
 
 Process = tuple[dict[str, str], list[str]]
 """Environment variables beside those that there are, and the words of a command."""
@@ -64,11 +65,12 @@ def run_together(processes: Sequence[Process]) -> int:
             signal.signal(number, handler)
 
 
-def _show(lines: Iterable[str]) -> None:
+def _show(lines: IO[str]) -> None:
     """Prints what a process prints, but for what JAX's collectives do."""
-    for line in lines:
-        if not line.startswith("[Gloo]"):
-            print(line, end="", flush=True)
+    with lines:
+        for line in lines:
+            if not line.startswith("[Gloo]"):
+                print(line, end="", flush=True)
 
 
 def _wait(running: list[subprocess.Popen]) -> int:

@@ -80,15 +80,30 @@ def mix(
       >>> [x.item() for x in mix(one, two, 0.5, pooled=True)]
       [1.0, 2.0]
     """
-    # Nothing of what has no share, be it nan.
-    part = lambda of, x: jnp.where(of > 0, of * x, 0.0)
-    mean, var = (
-        part(1.0 - share, a) + part(share, b)
-        for a, b in zip(stored, batch, strict=True)
-    )
+    mean, var = (between(a, b, share) for a, b in zip(stored, batch, strict=True))
     if pooled:
         var += part(share * (1.0 - share), jnp.square(batch[0] - stored[0]))
     return mean, var
+
+
+def part(share: float | Array, x: Array) -> Array:
+    """`share x`, and nothing of what has no share, be it nan.
+
+    Example:
+      >>> part(0.0, jnp.array(jnp.nan)).item()
+      0.0
+    """
+    return jnp.where(share > 0, share * x, 0.0)
+
+
+def between(a: Array, b: Array, share: float | Array) -> Array:
+    """`(1 - share) a + share b`, each with its `part`.
+
+    Example:
+      >>> between(jnp.array(1.0), jnp.array(2.0), 0.25).item()
+      1.25
+    """
+    return part(1.0 - share, a) + part(share, b)
 
 
 class BatchNorm(nn.Module):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxmeta.core.task import Task
 from jaxmeta.core.types import Array, Params
 from jaxmeta.networks.convnet import Outputs
-from jaxmeta.networks.norm import OWN, STORED, TRAINING, Statistics
+from jaxmeta.networks.norm import OWN, STORED, TRAINING, Statistics, between
 from jaxmeta.shift.learner import (
     ShiftLearner,
     check_support,
@@ -158,7 +158,7 @@ class ArmCml(ShiftLearner):
         own = self.norm_stats == "set"
         newest = Statistics(use=share, keep=share, pooled=True) if own else STORED
         contexts, context_stats = self.read(params, memory, point[None], None, newest)
-        mean = memory["mean"] + share * (contexts[0] - memory["mean"])
+        mean = between(memory["mean"], contexts[0], share)
         outputs, stats = self.respond(params, memory, point[None], mean, None, newest)
         memory = {"network": stats, "context": context_stats, "mean": mean}
         still, _ = self.respond(

@@ -82,6 +82,8 @@ class ArmLl(ShiftLearner):
 
     The outer loss is that of f_theta' on the same points, with labels; it trains theta
     and phi. Normalisation uses the statistics of the set, before and after the step.
+    Those that are stored, for sets too small to adapt to, are of f_theta, which then
+    answers.
 
     Raises:
       ValueError: for a number outside its range.
@@ -163,9 +165,7 @@ class ArmLl(ShiftLearner):
 
     def answer(self, params, model_state, inputs, mask):
         check_support(len(inputs), self.min_support)
-        # Padding may hold nan, of which no gradient is finite.
-        there = mask.reshape(mask.shape + (1,) * (inputs.ndim - 1))
-        inputs = jnp.where(there, inputs, 0.0)
+        inputs = _without_padding(inputs, mask)
         moved = self._step_down(params, model_state, inputs, mask)
         outputs, _ = self.forward(moved, model_state, inputs, mask, OWN)
         still, _ = self.forward(params, model_state, inputs, mask, STORED)
@@ -177,8 +177,11 @@ class ArmLl(ShiftLearner):
         query = task.query
 
         def one_set(inputs, targets, mask):
+            inputs = _without_padding(inputs, mask)
+            # The pass that the step begins with, whose statistics are of theta.
+            _, stats = self.forward(params, model_state, inputs, mask, TRAINING)
             moved = self._step_down(params, model_state, inputs, mask)
-            outputs, stats = self.forward(moved, model_state, inputs, mask, TRAINING)
+            outputs, _ = self.forward(moved, model_state, inputs, mask, OWN)
             losses = point_losses(outputs, targets, mask)
             return mean_loss(losses, mask), outputs.logits, stats
 
@@ -188,3 +191,9 @@ class ArmLl(ShiftLearner):
         # A set without a point has no loss.
         loss = mean_loss(losses, query.mask.any(-1))
         return loss, (measured(logits, query.targets, query.mask), stats)
+
+
+def _without_padding(inputs: Array, mask: Array) -> Array:
+    """0 for padding: it may hold nan, of which no gradient is finite."""
+    there = mask.reshape(mask.shape + (1,) * (inputs.ndim - 1))
+    return jnp.where(there, inputs, 0.0)

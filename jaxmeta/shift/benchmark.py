@@ -121,7 +121,7 @@ class Protocol:
         """The method of a row, as the paper sets it.
 
         Raises:
-          ValueError: for a row that there is not.
+          ValueError: for a row that there is not, or that has no such network.
         """
         num_groups = len(self.source.sizes("train"))
         makers = {
@@ -150,6 +150,11 @@ class Protocol:
         name = row.removesuffix(", mixed groups")
         if name not in makers:
             raise ValueError(f"there is no method {row!r}; there are {sorted(makers)}.")
+        if name == "q-FedAvg" and self.network is not None:
+            raise ValueError(
+                "q-FedAvg is of the ConvNet with group normalisation alone, as clients "
+                "share no batch statistics; leave network None."
+            )
         return makers[name]()
 
     def experiment(self, row: str, seed: int) -> Experiment:
@@ -223,10 +228,11 @@ class Protocol:
         """What a method trained, with test-time adaptation.
 
         Raises:
-          ValueError: for a row that there is not.
+          ValueError: for a row that there is not, or whose method only trains another.
         """
         trained = self.experiment(row, seed)
-        assert isinstance(trained.learner, ShiftLearner)
+        if not isinstance(trained.learner, ShiftLearner):
+            raise ValueError(f"what {row} trains cannot be adapted at test time.")
         return Transfer(
             trained=trained, learner=Adapting(learner=trained.learner, adapter=adapter)
         )

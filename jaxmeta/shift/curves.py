@@ -111,7 +111,7 @@ def stream_accuracy(
     num_groups = len(source.sizes("test"))
     streams = num_groups * -(-least_streams // num_groups)
     rows = stream_rows(source.read()["test"], mode, length, streams)
-    settings = {"length": length, "streams": streams}
+    settings = {"length": length, "streams": streams, "groups": "in turn"}
     measured = lambda: _over_streams(run, source, rows)
     return _kept(run, f"stream_{mode}.npz", settings, measured)
 
@@ -120,9 +120,10 @@ def stream_rows(points: Groups, mode: Mode, length: int, streams: int) -> np.nda
     """Which rows of `points` come in which stream.
 
     Stream s is of group `s % num_groups`, or of several groups in a random order, each
-    for an equal time: all of them, if that leaves each `LEAST_TIME` points. The points
-    of a group come in a random order, too; where they are fewer than are wanted they
-    come again.
+    for an equal time: all of them, if that leaves each `LEAST_TIME` points. The next
+    streams have the groups that come next in that order, so that over `num_groups` of
+    them every group has every place once. The points of a group come in a random order,
+    too; where they are fewer than are wanted they come again.
 
     Args:
       points: of one split.
@@ -155,7 +156,10 @@ def stream_rows(points: Groups, mode: Mode, length: int, streams: int) -> np.nda
 
     def one(stream: int) -> np.ndarray:
         rng = np.random.default_rng(stream)
-        order = rng.permutation(num_groups)
+        turn, place = divmod(stream, num_groups)
+        # The same for all streams in which the groups change places.
+        shared = np.random.default_rng([turn])
+        order = np.roll(shared.permutation(num_groups), -place)
         order = order[: max(1, length // LEAST_TIME)]
         if mode == "episodic":
             order = [stream % num_groups]
@@ -163,7 +167,7 @@ def stream_rows(points: Groups, mode: Mode, length: int, streams: int) -> np.nda
         members = (np.asarray(points.members[g][: points.sizes[g]]) for g in order)
         drawn = [np.resize(rng.permutation(rows), each) for rows in members]
         rows = np.concatenate(drawn)[:length]
-        return rng.permutation(rows) if mode == "mixed" else rows
+        return rows[shared.permutation(length)] if mode == "mixed" else rows
 
     return np.stack([one(stream) for stream in range(streams)])
 

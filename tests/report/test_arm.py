@@ -72,6 +72,11 @@ def test_the_arm_row_is_chosen_by_validation(runs):
     assert "+10.0 points in the worst test group and +10.0 on average" in text
 
 
+def test_uniform_sampling_is_compared_with_where_it_ran(runs):
+    (text,) = findings({**runs, ("UW", WORST): runs["ARM-CML", WORST]})
+    assert text.endswith("as it does, it is +40.0 and +55.0.")
+
+
 @pytest.mark.parametrize(
     ("aims", "verdict"), [((9.0, 9.0), "holds"), ((9.0, 11.0), "misses")]
 )

@@ -1,11 +1,17 @@
 """Every row of a table is trained as the protocol says, and in nothing else differs."""
 
+import dataclasses
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from jaxmeta.core.config import from_json, to_json
 from jaxmeta.data.digit_groups import RotatedDigits
+from jaxmeta.data.groups import Sampler
 from jaxmeta.shift.adaptation import BatchStatistics
 from jaxmeta.shift.arm_bn import ArmBn
 from jaxmeta.shift.arm_cml import ArmCml
@@ -93,3 +99,29 @@ def test_figures():
     assert worst_group(values, experiment) == 0.0
     # All angles are tested on as many points, but for a rounding.
     assert weighted_by_size(values, experiment) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("sampler", get_args(Sampler))
+@pytest.mark.parametrize(
+    "row", ["ERM", "DRNN", "DANN", "MMD", "ARM-CML", "ARM-BN", "ARM-LL", "q-FedAvg"]
+)
+def test_every_method_learns_from_every_sampler(row, sampler):
+    experiment = PROTOCOL.experiment(row, 0)
+    learner = experiment.learner
+    source = dataclasses.replace(experiment.source, sampler=sampler, sets_per_task=2)
+
+    def loss(params, state, data, key):
+        task = source.sample_task(data, key, jnp.array(0), split="train")
+        return learner.loss(params, state, task, key)[0]
+
+    key = jax.random.key(0)
+    shapes = jax.eval_shape(learner.init, key, source.example)
+    gradient = jax.eval_shape(jax.grad(loss), *shapes, source.load(), key)
+    assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, shapes[0])
+
+
+def test_what_a_protocol_cannot_make_is_refused():
+    with pytest.raises(ValueError, match=r"q-FedAvg is of the ConvNet .* network None"):
+        dataclasses.replace(PROTOCOL, network=dict).learner("q-FedAvg")
+    with pytest.raises(ValueError, match=r"what q-FedAvg trains cannot be adapted"):
+        PROTOCOL.adapted("q-FedAvg", BatchStatistics(), 0)

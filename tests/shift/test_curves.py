@@ -251,6 +251,13 @@ def test_continual_streams_go_from_group_to_group():
     assert len(orders) > 1
 
 
+@pytest.mark.parametrize("mode", ["continual", "mixed"])
+def test_at_every_moment_there_are_as_many_streams_of_every_group(mode):
+    groups = IDS[stream_rows(POINTS, mode, 8, 6)]
+    for at_once in groups.T:
+        assert np.bincount(at_once).tolist() == [2, 2, 2]
+
+
 def test_mixed_streams_have_the_same_points_in_another_order():
     continual, mixed = (stream_rows(POINTS, m, 9, 5) for m in ("continual", "mixed"))
     np.testing.assert_array_equal(np.sort(mixed), np.sort(continual))

@@ -109,9 +109,9 @@ def plain_ll(params, x, y):
             )
         )(params["network"])
         moved = jax.tree.map(lambda p, g: p - RATE * g, params["network"], slope)
-        logits, _, seen = plain_classifier(moved, one)
-        losses.append(cross_entropy(logits, targets).mean())
-        states.append(seen)
+        losses.append(cross_entropy(plain_classifier(moved, one)[0], targets).mean())
+        # Stored for the network that does not move, so of that.
+        states.append(plain_classifier(params["network"], one)[2])
     # The authors' code adds the groups up; here it is their mean.
     return jnp.stack(losses).mean(), average(states)
 

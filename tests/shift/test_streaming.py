@@ -147,3 +147,12 @@ def test_arm_ll_is_refused():
 def test_wrong_arguments_are_refused(given, message, untyped):
     with pytest.raises(ValueError, match=message):
         stream(CML, {}, {}, IMAGES, **given)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_point_that_is_nan_is_forgotten_with_its_group(name, trained):
+    inputs = IMAGES.at[1].set(jnp.nan)
+    groups = jnp.array([0, 0, 0, 1, 1, 1])
+    logits = stream(LEARNERS[name], *trained[name], inputs, groups=groups)
+    assert np.isfinite(logits[3:]).all()
+    assert np.isnan(logits[1]).all()

@@ -139,7 +139,7 @@ LEARNERS = [
         network=ConvNet(num_classes=3, width=2, large=False),
         context=ContextNet(channels=1, width=2),
     ),
-    ArmLl(network=ConvNet(num_classes=3, width=2, norm="group")),
+    ArmLl(network=ConvNet(num_classes=3, width=2)),
 ]
 
 
