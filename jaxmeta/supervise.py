@@ -7,7 +7,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from typing import IO
 
 Process = tuple[dict[str, str], list[str]]
 """Environment variables beside those that there are, and the words of a command."""
@@ -43,7 +42,7 @@ def run_together(processes: Sequence[Process]) -> int:
         )
         for environ, words in processes
     ]
-    showing = [threading.Thread(target=_show, args=(p.stdout,)) for p in running]
+    showing = [threading.Thread(target=_show, args=(p,)) for p in running]
     for thread in showing:
         thread.start()
 
@@ -65,9 +64,10 @@ def run_together(processes: Sequence[Process]) -> int:
             signal.signal(number, handler)
 
 
-def _show(lines: IO[str]) -> None:
+def _show(process: subprocess.Popen) -> None:
     """Prints what a process prints, but for what JAX's collectives do."""
-    with lines:
+    assert process.stdout is not None
+    with process.stdout as lines:
         for line in lines:
             if not line.startswith("[Gloo]"):
                 print(line, end="", flush=True)
