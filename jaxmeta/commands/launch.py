@@ -20,16 +20,16 @@ from jaxmeta.supervise import run_together
 
 def run(argv: list[str]) -> None:
     """Starts a training on many machines, or prints what would be started."""
-    known = f"there is {', '.join(TARGETS)}"
+    known = f"there is {', '.join(TARGETS)}."
     example = "as in `jaxmeta launch local msr-fc --dry-run`"
     if not argv or argv[0].startswith("-"):
         if {"-h", "--help"} & set(argv):
             parse(LaunchOptions, ["--help"], "jaxmeta launch TARGET CONFIG")
-        raise UserError(f"which TARGET? {known}, {example}.")
+        raise UserError(f"which TARGET? {known} It comes first, {example}.")
     name, rest = argv[0], argv[1:]
     if name not in TARGETS:
         raise UserError(
-            f"unknown target {name!r}; {did_you_mean(name, TARGETS, known)}."
+            f"unknown target {name!r}; {did_you_mean(name, TARGETS, known)}"
         )
     if not rest or (rest[0].startswith("-") and not {"-h", "--help"} & set(rest)):
         raise UserError(f"which CONFIG? It comes after the target, {example}.")

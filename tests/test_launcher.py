@@ -1,0 +1,206 @@
+"""What `jaxmeta launch` would run, and that it is what the user asked for."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jaxmeta.cli import main
+from jaxmeta.commands.train import read
+from jaxmeta.core import catalogue
+from jaxmeta.launcher import TARGETS, Gke, Job, Local, Sky, Slurm, TpuVm, slice_of
+
+GOLDEN = Path(__file__).parent / "golden"
+TRAIN = "--steps 100 --learner.inner-steps 2"
+COMMANDS = {
+    "local": f"local msr-fc --run-dir runs/x --port 1234 --devices 4 {TRAIN}",
+    "slurm": "slurm msr-fc --run-dir '/shared/my runs/x' --nodes 4 --gpus-per-node 2 "
+    f"--partition gpu --account me {TRAIN}",
+    "tpu-vm": f"tpu-vm msr-fc --run-dir /mnt/runs/x --tpu v5litepod-16 --spot {TRAIN}",
+    "gke": f"gke msr-fc --image me/jaxmeta:1 --tpu tpu7x-16 {TRAIN}",
+    "sky-gpu": "sky msr-fc --run-dir /mnt/x --accelerators H100:8 --nodes 2 --spot "
+    f"{TRAIN}",
+    "sky-tpu": f"sky msr-fc --run-dir /mnt/x --accelerators tpu-v6e-16 {TRAIN}",
+    "sky-slurm": "sky msr-fc --run-dir /mnt/x --accelerators A100:4 --nodes 2 --infra "
+    f"slurm/ours {TRAIN}",
+}
+
+
+@pytest.fixture(scope="module")
+def rendered():
+    """What every command prints."""
+
+    def one(command):
+        with pytest.MonkeyPatch.context() as patch:
+            printed = []
+            patch.setattr(
+                "builtins.print", lambda text, end="\n": printed.append(text + end)
+            )
+            main(["launch", *shlex.split(command), "--dry-run"])
+        return "".join(printed)
+
+    return {name: one(command) for name, command in COMMANDS.items()}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_dry_runs_print_exactly_what_would_run(name, rendered):
+    assert rendered[name] == (GOLDEN / f"launch-{name}.txt").read_text()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_commands_give_the_experiment_that_was_asked_for(name, rendered):
+    lines = re.findall(r"jaxmeta train .*", rendered[name])
+    assert len(lines) == (2 if name == "local" else 1)
+    for line in lines:
+        if name == "tpu-vm":  # quoted once more for ssh
+            line = line.rstrip("'").replace("'\"'\"'", "'")
+        line = line.removesuffix(" &").removesuffix(" || status=$?")
+        line = line.partition(" --coordinator=")[0]  # a shell fills in the rest
+        words = shlex.split(line)
+        entry = catalogue.find(words[2], "experiment")
+        options, experiment = read(entry, words[3:])
+        assert experiment == read(entry, TRAIN.split())[1]
+        run_dir = re.search(r"--run-dir ('[^']+'|\S+)", COMMANDS[name])
+        asked = shlex.split(run_dir[1])[0] if run_dir else "/runs/msr-fc"
+        assert str(options.run_dir) == asked
+
+
+@pytest.mark.parametrize("name", ["local", "slurm", "tpu-vm"])
+def test_scripts_are_shell(name, rendered):
+    checks = [["bash", "-n"]]
+    if shutil.which("shellcheck"):
+        # Of the setup it cannot know what is sourced.
+        checks.append(["shellcheck", "--exclude=SC1091", "--shell=bash", "-"])
+    for check in checks:
+        subprocess.run(check, input=rendered[name], text=True, check=True)
+
+
+@pytest.mark.parametrize("name", ["sky-gpu", "sky-tpu", "sky-slurm"])
+def test_sky_files_hold_what_they_should(name, rendered):
+    task = yaml.safe_load(rendered[name])
+    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [42]
+    assert task["num_nodes"] == (1 if name == "sky-tpu" else 2)
+    assert ("SKYPILOT_NODE_RANK" in task["run"]) == (name != "sky-tpu")
+    assert task["run"].startswith("jaxmeta train msr-fc --run-dir /mnt/x")
+    assert task["resources"].get("use_spot", False) == (name == "sky-gpu")
+
+
+@pytest.mark.parametrize(
+    ("tpu", "hosts", "topology", "accelerator"),
+    [
+        ("v4-32", 4, "2x2x4", "tpu-v4-podslice"),
+        ("v5litepod-16", 4, "4x4", "tpu-v5-lite-podslice"),
+        ("v5litepod-8", 1, "2x4", "tpu-v5-lite-podslice"),
+        ("v6e-16", 4, "4x4", "tpu-v6e-slice"),
+        ("v5p-8", 1, "2x2x1", "tpu-v5p-slice"),
+        ("tpu7x-16", 2, "2x2x2", "tpu7x"),
+    ],
+)
+def test_job_sets_have_a_process_a_host(tpu, hosts, topology, accelerator):
+    text = Gke(image="me/jaxmeta:1", tpu=tpu, name="a-b").render(
+        Job(config="msr-fc", run_dir="/runs/x")
+    )
+    jobs = yaml.safe_load(text)
+    assert jobs["metadata"]["name"] == "a-b"
+    (job,) = jobs["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    assert spec["parallelism"] == spec["completions"] == hosts
+    pod = spec["template"]["spec"]
+    labels = [f"cloud.google.com/gke-tpu-{x}" for x in ("accelerator", "topology")]
+    assert [pod["nodeSelector"][x] for x in labels] == [accelerator, topology]
+    (container,) = pod["containers"]
+    sides = [int(side) for side in topology.split("x")]
+    chips = 1
+    for side in sides:
+        chips *= side
+    assert container["resources"]["limits"]["google.com/tpu"] * hosts == chips
+    # Exit code 42 and kills start all again, mistakes and a loss of nan do not.
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"]["operator"] == "In"
+    assert rule["onExitCodes"]["values"] == [1, 2, 3]
+    assert jobs["spec"]["failurePolicy"]["rules"][0]["action"] == "FailJobSet"
+    assert jobs["spec"]["failurePolicy"]["maxRestarts"] > 0
+
+
+def test_a_config_of_ones_own_goes_along(tmp_path):
+    job = Job(config="dir/mine.py", run_dir="/mnt/x")
+    text = TpuVm().render(job)
+    assert "tpu-vm scp dir/mine.py jaxmeta:" in text
+    assert "jaxmeta train mine.py" in text
+    assert yaml.safe_load(Sky().render(job))["workdir"] == "."
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (Local, {"num_processes": 0}, r"num_processes must be >= 1, got 0"),
+        (Slurm, {"nodes": 0}, r"nodes must be >= 1, got 0"),
+        (Slurm, {"name": "My Job"}, r"name must be small letters.*got 'My Job'"),
+        (TpuVm, {"tpu": "tpu7x-16"}, r"got 'tpu7x-16'; TPU7x is reached by .*gke"),
+        (TpuVm, {"tpu": "v4"}, r"got 'v4'"),
+        (Gke, {"image": "x", "tpu": "v99-16"}, r"tpu must be one of v4.*'v99-16'"),
+        (Gke, {"image": "x", "tpu": "v4-33"}, r"the sizes of v4 are 8, 16, 32.*v4-33"),
+        (Sky, {"accelerators": "tpu-tpu7x-16"}, r"SkyPilot has TPUs up to v6e"),
+        (Sky, {"accelerators": "tpu-v6e-16", "nodes": 2}, r"a TPU is one node.*got 2"),
+    ],
+)
+def test_settings_that_are_refused(kind, settings, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**settings)
+
+
+@pytest.mark.parametrize("target", [TpuVm(), Sky(), Gke(image="x")])
+def test_the_run_directory_must_be_seen_by_all(target):
+    with pytest.raises(ValueError, match=r"run_dir must be .*all hosts see.*'runs/x'"):
+        target.render(Job(config="msr-fc", run_dir="runs/x"))
+
+
+def test_every_kind_of_slice_has_its_smallest_and_largest():
+    assert slice_of("v6e-256").hosts == 64
+    assert slice_of("v4-8").hosts == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        ("", "which TARGET?"),
+        ("moon msr-fc", "unknown target 'moon'"),
+        ("slrm msr-fc", "'slurm'?"),
+        ("local", "which CONFIG?"),
+        ("local no-such", "no-such"),
+        ("local msr-fc --stepps 3", "--steps?"),
+        ("local msr-fc --steps 0", "got 0"),
+        ("local msr-fc --num-processes 0", "got 0"),
+        ("gke msr-fc", "--image"),
+        ("tpu-vm msr-fc --dry-run", "absolute path"),
+    ],
+)
+def test_mistakes_are_one_line(argv, named, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["launch", *argv.split()])
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") <= 2
+    assert named in err
+
+
+def test_a_missing_program_is_named(capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SystemExit) as stop:
+        main(["launch", "slurm", "msr-fc"])
+    assert stop.value.code == 2
+    assert "sbatch is not on the PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_help_lists_the_options(target, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["launch", target, "--help"])
+    assert stop.value.code == 0
+    assert "--dry-run" in capsys.readouterr().out
