@@ -1,0 +1,304 @@
+"""Several processes are one program: the same numbers, and none outlives the others."""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jaxmeta.cli import main
+from jaxmeta.cluster import join
+from jaxmeta.core.lock import LOCK, locked
+from jaxmeta.core.watchdog import HUNG, Watchdog
+from jaxmeta.launcher import PREEMPTED, Job, Local
+from jaxmeta.options import ClusterOptions, UserError
+from jaxmeta.supervise import run_together
+
+CONFIG = '''"""Steps that take their time."""
+
+import os
+import time
+
+from jaxmeta import Experiment, Optimizer, Parallel
+from jaxmeta.core.experiment import Checkpointing, Evaluation
+from jaxmeta.core.testing import SmokeHostSource, smoke_learner
+
+
+class Slow(SmokeHostSource):
+    def sample(self, key, slots, *, split):
+        time.sleep(float(os.environ.get("STEP_SECONDS", "0")))
+        return super().sample(key, slots, split=split)
+
+
+def get_config():
+    return Experiment(
+        learner=smoke_learner(),
+        source=Slow(),
+        optimizer=Optimizer(learning_rate=0.05),
+        parallel=Parallel(deterministic=True),
+        evaluation=Evaluation(
+            every=10,
+            num_validation_tasks=8,
+            num_test_tasks=16,
+            tasks_per_batch=8,
+            checkpoint="best",
+        ),
+        checkpoint=Checkpointing(every=6),
+        tasks_per_step=8,
+        steps=30,
+        log_every=2,
+    )
+'''
+PROGRAM = "import sys; from jaxmeta.cli import main; main(sys.argv[1:])"
+
+
+def rows(directory):
+    """The metrics, without what is allowed to differ."""
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [
+        {name: value for name, value in row.items() if not name.startswith("time/")}
+        for row in map(json.loads, lines)
+    ]
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    (tmp_path / "config.py").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def free_port(low=0, high=65535):
+    """A port of this machine that nobody listens on."""
+    for port in range(low, high):
+        with socket.socket() as tried:
+            try:
+                tried.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return tried.getsockname()[1]
+    raise AssertionError("there is none")
+
+
+class Pair:
+    """Two processes of two devices each that train together."""
+
+    def __init__(self, workspace, *options, by_slurm=False, seconds="0.05"):
+        job = Job(config="config.py", run_dir="pair", overrides=options)
+        port = free_port(61440, 65535) if by_slurm else free_port()
+        processes = Local(port=port, devices=2).processes(job)
+        self.log = workspace / "log.txt"
+        self.metrics = workspace / "pair" / "metrics.jsonl"
+        self.processes = []
+        for i, (environ, words) in enumerate(processes):
+            if by_slurm:
+                words = [w for w in words if not w.startswith(("--coord", "--proc"))]
+                words = [w for w in words if not w.startswith("--num-processes")]
+                environ |= {
+                    "SLURM_JOB_ID": str(port - 61440),
+                    "SLURM_STEP_NODELIST": "localhost",
+                    "SLURM_NTASKS": "2",
+                    "SLURM_PROCID": str(i),
+                    "SLURM_LOCALID": str(i),
+                }
+            with self.log.open("a") as log:
+                self.processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-c", PROGRAM, *words[1:]],
+                        env=os.environ | environ | {"STEP_SECONDS": seconds},
+                        stdout=log,
+                        stderr=log,
+                    )
+                )
+
+    def wait_for(self, lines):
+        """Until so many lines of metrics are written."""
+        count = lambda: (
+            self.metrics.read_bytes().count(b"\n") if self.metrics.exists() else 0
+        )
+        while count() < lines:
+            assert self.processes[0].poll() is None, self.log.read_text()[-3000:]
+            time.sleep(0.01)
+
+    def ends(self, within=120.0):
+        """The exit codes."""
+        until = time.monotonic() + within
+        try:
+            return [p.wait(until - time.monotonic()) for p in self.processes]
+        except subprocess.TimeoutExpired:
+            raise AssertionError(self.log.read_text()[-3000:]) from None
+        finally:
+            for process in self.processes:
+                process.kill()
+                process.wait()
+
+
+def test_two_processes_asked_to_end_killed_and_resumed_give_what_one_gives(workspace):
+    main(["train", "config.py", "--run-dir", "alone"])
+    expected = rows(workspace / "alone")
+
+    pair = Pair(workspace)
+    pair.wait_for(4)
+    pair.processes[1].send_signal(signal.SIGTERM)
+    assert pair.ends(within=15.0) == [PREEMPTED, PREEMPTED]
+    assert "asked to end at step" in pair.log.read_text()
+    stopped = rows(workspace / "pair")
+    assert 4 <= len(stopped) < len(expected)
+
+    pair = Pair(workspace)
+    pair.wait_for(len(stopped) + 3)
+    assert f"going on from step {stopped[-1]['step']}" in pair.log.read_text()
+    pair.processes[1].kill()
+    first, second = pair.ends(within=15.0)
+    assert second == -signal.SIGKILL
+    assert first != 0
+
+    # Where Slurm has put them they meet by themselves.
+    assert Pair(workspace, by_slurm=True, seconds="0").ends() == [0, 0]
+    # Bit for bit, on every step.
+    assert rows(workspace / "pair") == expected
+    ours, theirs = (
+        np.load(workspace / name / "test_tasks.npz") for name in ("pair", "alone")
+    )
+    np.testing.assert_array_equal(ours["loss"], theirs["loss"])
+
+
+def test_processes_that_differ_say_so(workspace):
+    pair = Pair(workspace)
+    other = pair.processes[1]
+    other.kill()
+    other.wait()
+    words = [*other.args, "--seed", "7"]
+    with pair.log.open("a") as log:
+        environ = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+        pair.processes[1] = subprocess.Popen(words, env=environ, stdout=log, stderr=log)
+    assert 2 in pair.ends()
+    assert "the experiment of process 1 differs from that of process 0" in (
+        pair.log.read_text()
+    )
+    assert not pair.metrics.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_either_may_be_killed_five_times(workspace, victim):
+    main(["train", "config.py", "--run-dir", "alone"])
+    for time_ in range(5):
+        pair = Pair(workspace)
+        pair.wait_for(3 + 2 * time_)
+        pair.processes[victim].kill()
+        assert 0 not in pair.ends(within=15.0)
+    assert Pair(workspace, seconds="0").ends() == [0, 0]
+    assert rows(workspace / "pair") == rows(workspace / "alone")
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_ends_the_other(workspace):
+    pair = Pair(workspace, "--watchdog", "5")
+    pair.wait_for(3)
+    pair.processes[1].send_signal(signal.SIGSTOP)
+    assert pair.processes[0].wait(60) == HUNG
+    pair.processes[1].kill()
+    pair.processes[1].wait()
+    assert "no step finished for 5 s" in pair.log.read_text()
+
+
+def test_a_run_that_is_asked_to_end_goes_on_as_if_it_had_not_been(workspace):
+    text = CONFIG.replace(
+        'time.sleep(float(os.environ.get("STEP_SECONDS", "0")))',
+        "DRAWN.append(1)\n        if len(DRAWN) == END_AT:\n"
+        "            os.kill(os.getpid(), 15)",
+    ).replace("class Slow", "DRAWN, END_AT = [], None\n\n\nclass Slow")
+    (workspace / "config.py").write_text(text)
+    main(["train", "config.py", "--run-dir", "whole"])
+    (workspace / "config.py").write_text(
+        text.replace("END_AT = [], None", "END_AT = [], 9")
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "config.py", "--run-dir", "ended"])
+    assert stop.value.code == PREEMPTED
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert 2 < len(rows(workspace / "ended")) < len(rows(workspace / "whole"))
+    (workspace / "config.py").write_text(text)
+    main(["train", "config.py", "--run-dir", "ended"])
+    assert rows(workspace / "ended") == rows(workspace / "whole")
+
+
+# What needs no second process.
+
+
+def test_a_run_directory_is_of_one_job(workspace, capsys):
+    (workspace / "taken").mkdir()
+    with locked(workspace / "taken"), pytest.raises(SystemExit) as stop:
+        main(["train", "config.py", "--run-dir", "taken"])
+    assert stop.value.code == 2
+    assert f"in use by process {os.getpid()} on" in capsys.readouterr().err
+    # Nothing is left behind that would have to be removed.
+    assert (workspace / "taken" / LOCK).exists()
+    with locked(workspace / "taken"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"coordinator": "a:1"}, "go together"),
+        ({"num_processes": 2, "process_id": 0}, "go together"),
+        (("nowhere", 2, 0), "must be HOST:PORT, such as .*'nowhere'"),
+        (("a:99999", 2, 0), "must be HOST:PORT"),
+        (("a:1", 2, 2), "--process-id must be from 0 to 1.*got 2 of 2"),
+        (("a:1", 0, 0), "--num-processes must be >= 1, got 0"),
+    ],
+)
+def test_where_they_meet_must_make_sense(given, message):
+    if isinstance(given, tuple):
+        names = (field.name for field in dataclasses.fields(ClusterOptions))
+        given = dict(zip(names, given, strict=False))
+    with pytest.raises(UserError, match=message):
+        join(ClusterOptions(**given))
+
+
+def test_alone_there_is_nobody_to_meet(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("SLURM")]:
+        monkeypatch.delenv(name)
+    join(ClusterOptions())
+
+
+def test_the_watchdog_ends_what_hangs_and_nothing_else(monkeypatch, capsys):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    dog = Watchdog(0.2, last=3)
+    dog.resume(0)
+    dog.write(1, {})
+    dog.write(3, {})  # the last step, after which anything may take its time
+    time.sleep(0.5)
+    assert ended == []
+    dog = Watchdog(0.2, last=3)
+    dog.write(1, {})
+    dog._thread.join(5.0)
+    assert ended == [HUNG]
+    assert "no step finished for 0.2 s after step 1" in capsys.readouterr().err
+
+
+def test_the_first_failure_is_the_exit_code(monkeypatch):
+    monkeypatch.setattr("jaxmeta.supervise.GRACE_SECONDS", 0.2)
+    sleeps = ({}, [sys.executable, "-c", "import time; time.sleep(60)"])
+    dies = ({}, [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+    started = time.monotonic()
+    assert run_together([sleeps, dies]) == 128 + 9
+    assert time.monotonic() - started < 30
+
+
+def test_processes_are_started_without_proxies(monkeypatch, capfd):
+    monkeypatch.setenv("HTTPS_PROXY", "http://nowhere")
+    shows = "import os; print(os.environ.get('HTTPS_PROXY'), os.environ['MINE'])"
+    words = [sys.executable, "-c", f"print('[Gloo] Rank 0'); {shows}"]
+    assert run_together([({"MINE": "yes"}, words)]) == 0
+    assert capfd.readouterr().out == "None yes\n"
