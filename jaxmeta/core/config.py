@@ -143,6 +143,21 @@ def from_json(value: Any, trusted: Sequence[str] = TRUSTED) -> Any:
         ) from error
 
 
+def as_of_now(value: Any) -> Any:
+    """A configuration with every field that has been added since it was written.
+
+    Example:
+      >>> as_of_now({"class": "jaxmeta.core.parallel:Parallel"})["num_devices"] is None
+      True
+      >>> as_of_now({"class": "nowhere:Thing"})
+      {'class': 'nowhere:Thing'}
+    """
+    try:
+        return to_json(from_json(value))
+    except (AttributeError, TypeError, ValueError):  # not ours, or of no use any more
+        return value
+
+
 def config_hash(value: Any) -> str:
     """Twelve hexadecimal digits that name a configuration (as JSON).
 

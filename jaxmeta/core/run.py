@@ -24,7 +24,14 @@ from zipfile import BadZipFile
 import jax
 
 from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
-from jaxmeta.core.config import TRUSTED, config_hash, differences, from_json, to_json
+from jaxmeta.core.config import (
+    TRUSTED,
+    as_of_now,
+    config_hash,
+    differences,
+    from_json,
+    to_json,
+)
 from jaxmeta.core.experiment import Experiment
 from jaxmeta.core.procedure import Procedure
 
@@ -201,7 +208,7 @@ class Run(Generic[Work]):
             )
         if not run.config_path.exists():
             return
-        found = differences(config, read_json(run.config_path))
+        found = differences(config, as_of_now(read_json(run.config_path)))
         if found:
             raise ValueError(
                 f"{directory} belongs to another configuration ({found[0]}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxmeta.core.config import differences, to_json
+from jaxmeta.core.config import as_of_now, differences, to_json
 from jaxmeta.core.evaluate import TaskValues
 from jaxmeta.core.experiment import Experiment
 from jaxmeta.core.fit import fit, measure
@@ -113,6 +113,6 @@ class Transfer(Procedure):
                 found = read_json(path.parent / "config.json")
             except ValueError:  # no run, or a damaged one of something else
                 continue
-            if not differences(wanted, found):
+            if not differences(wanted, as_of_now(found)):
                 return Run(path.parent, self.trained)
         return None

@@ -34,6 +34,16 @@ def test_the_same_configuration_opens_again(tmp_path, experiment):
     assert Run.open(tmp_path, experiment).experiment == experiment
 
 
+def test_a_field_that_has_been_added_since_has_its_default(tmp_path, experiment):
+    run = Run.open(tmp_path, experiment)
+    config = read_json(run.config_path)
+    del config["parallel"]["deterministic"], config["max_skips"]
+    write_json(run.config_path, config)
+    assert Run.open(tmp_path, experiment).experiment == experiment
+    with pytest.raises(ValueError, match=r"\(max_skips: 1 here, 10 there\)"):
+        Run.open(tmp_path, dataclasses.replace(experiment, max_skips=1))
+
+
 def test_another_configuration_is_refused_and_the_field_named(tmp_path, experiment):
     run = Run.open(tmp_path, experiment)
     before = run.config_path.read_bytes()
