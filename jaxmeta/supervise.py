@@ -69,7 +69,7 @@ def _show(process: subprocess.Popen) -> None:
     assert process.stdout is not None
     with process.stdout as lines:
         for line in lines:
-            if not line.startswith("[Gloo]"):
+            if "connected peer ranks" not in line:
                 print(line, end="", flush=True)
 
 

@@ -299,6 +299,6 @@ def test_the_first_failure_is_the_exit_code(monkeypatch):
 def test_processes_are_started_without_proxies(monkeypatch, capfd):
     monkeypatch.setenv("HTTPS_PROXY", "http://nowhere")
     shows = "import os; print(os.environ.get('HTTPS_PROXY'), os.environ['MINE'])"
-    words = [sys.executable, "-c", f"print('[Gloo] Rank 0'); {shows}"]
+    words = [sys.executable, "-c", f"print('1 of the connected peer ranks'); {shows}"]
     assert run_together([({"MINE": "yes"}, words)]) == 0
     assert capfd.readouterr().out == "None yes\n"

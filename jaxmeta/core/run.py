@@ -290,7 +290,7 @@ class Run(Generic[Work]):
         except ValueError:  # the first start, or a damaged card
             before = {}
         before = before if isinstance(before, dict) else {}
-        config = to_json(self.experiment)
+        config, norm_stats = to_json(self.experiment), self._norm_stats()
 
         def write():
             wall, cpu = time.time() - started, cpu_seconds() - cpu_started
@@ -303,9 +303,21 @@ class Run(Generic[Work]):
                 "starts": before.get("starts", 0) + 1,
                 "wall_seconds": before.get("wall_seconds", 0.0) + wall,
                 "cpu_seconds": before.get("cpu_seconds", 0.0) + cpu,
+                "norm_stats": norm_stats,
                 "config": config,
             }
             write_json(path, card)
 
         write()
         return write
+
+    def _norm_stats(self) -> str | None:
+        """Whose batch statistics the method uses, if its network has any."""
+        experiment: Any = self.experiment
+        learner = getattr(experiment, "learner", None)
+        chosen = getattr(learner, "norm_stats", None)
+        if learner is None or chosen is None:
+            return None
+        example = experiment.source.example
+        _, state = jax.eval_shape(learner.init, jax.random.key(0), example)
+        return chosen if any(leaf.ndim for leaf in jax.tree.leaves(state)) else None

@@ -140,7 +140,7 @@ def run_report(card: Record, result: Mapping[str, Record], figures: list[str]) -
         "",
         markdown_table(header, rows),
         "",
-        f"{_work_text(config)}, seed {card['seed']}, {card['wall_seconds']:.0f} s, "
+        f"{_work_text(card)}, seed {card['seed']}, {card['wall_seconds']:.0f} s, "
         f"revision {card['git_revision'] or 'unknown'}.",
         *(text for name in figures for text in ("", f"![{name}]({name})")),
         "",
@@ -148,20 +148,19 @@ def run_report(card: Record, result: Mapping[str, Record], figures: list[str]) -
     return "\n".join(lines)
 
 
-def _work_text(config: Record) -> str:
+def _work_text(card: Record) -> str:
     """What was trained, or the name of what was measured."""
+    config = card["config"]
     if "agent" in config:
         return (
             f"{_class(config['agent'])} on {_text(config['suite'])} in "
             f"{config['steps']:,} steps of {_text(config['physics'])}"
         )
     if "learner" in config:
-        learner = config["learner"]
-        norm = (
-            f", {norm_text(learner['norm_stats'])}" if "norm_stats" in learner else ""
-        )
+        norm_stats = card.get("norm_stats")
+        norm = f", {norm_text(norm_stats)}" if norm_stats else ""
         return (
-            f"{_class(learner)} on {_text(config['source'])}{norm}, "
+            f"{_class(config['learner'])} on {_text(config['source'])}{norm}, "
             f"{config['steps']} steps of {config['tasks_per_step']} tasks"
         )
     return _class(config)

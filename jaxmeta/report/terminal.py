@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jaxmeta.core.metrics import Interval
-from jaxmeta.core.run import Run
+from jaxmeta.core.run import Run, read_json
 from jaxmeta.report.markdown import Record, norm_text, number
 
 METHOD_WIDTH = 10
@@ -109,8 +109,7 @@ def print_result(run: Run, result: Mapping[str, Interval]) -> None:
         for name, value in result.items()
     ]
     columns = ("test metric", "mean", f"95 % over {of}", "range", of)
-    title = str(run.directory)
-    learner = getattr(run.experiment, "learner", None)
-    if norm_stats := getattr(learner, "norm_stats", None):
+    title, card = str(run.directory), run.directory / "card.json"
+    if card.exists() and (norm_stats := read_json(card).get("norm_stats")):
         title += f", {norm_text(norm_stats)}"
     print_table(make_table(title, columns, rows))

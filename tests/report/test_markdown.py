@@ -122,8 +122,7 @@ def test_run_report():
     assert "Maml on Digits (ways 5), 10 steps of 4 tasks, seed 0" in text
     assert "revision unknown" in text
     assert "![curves.png](curves.png)" in text
-    card["config"]["learner"]["norm_stats"] = "query"
-    text = run_report(card, {}, [])
+    text = run_report(card | {"norm_stats": "query"}, {}, [])
     assert "Maml on Digits (ways 5), norm_stats query (transductive), 10 steps" in text
 
 

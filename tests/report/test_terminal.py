@@ -64,15 +64,20 @@ def test_line():
     )
 
 
+@pytest.mark.parametrize(
+    "network", [Conv4(features=4, num_classes=None), nn.Dense(3)], ids=["norm", "none"]
+)
 def test_whose_statistics_normalise_stands_above_the_result(
     tmp_path, capsys, monkeypatch
 ):
-    learner = ProtoNet(network=Conv4(features=4, num_classes=None), ways=5)
+    learner = ProtoNet(network=network, ways=5)
     experiment = Experiment(
         learner=learner, source=Digits(), optimizer=Optimizer(), steps=1
     )
     run = Run.open(tmp_path / "run", experiment)
+    run.keep_card()
     terminal.print_result(run, {"accuracy": interval(np.array([0.25, 0.75]))})
     out = capsys.readouterr().out
-    assert "run, norm_stats query (transductive)" in " ".join(out.split())
+    said = "run, norm_stats query (transductive)" in " ".join(out.split())
+    assert said == isinstance(network, Conv4)
     assert ["accuracy", "0.5"] in [line.split()[:2] for line in out.splitlines()]
