@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxmeta import Experiment, Optimizer
 from jaxmeta.core.metrics import interval
