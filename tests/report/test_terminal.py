@@ -68,9 +68,7 @@ def test_line():
 @pytest.mark.parametrize(
     "network", [Conv4(features=4, num_classes=None), nn.Dense(3)], ids=["norm", "none"]
 )
-def test_whose_statistics_normalise_stands_above_the_result(
-    tmp_path, capsys, monkeypatch
-):
+def test_whose_statistics_normalise_stands_above_the_result(network, tmp_path, capsys):
     learner = ProtoNet(network=network, ways=5)
     experiment = Experiment(
         learner=learner, source=Digits(), optimizer=Optimizer(), steps=1
