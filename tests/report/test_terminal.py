@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from jaxmeta import Experiment, Optimizer
 from jaxmeta.core.metrics import interval
@@ -8,6 +7,7 @@ from jaxmeta.core.run import Run
 from jaxmeta.data.digits import Digits
 from jaxmeta.meta.protonet import ProtoNet
 from jaxmeta.networks.conv import Conv4
+from jaxmeta.networks.mlp import MLP
 from jaxmeta.report import terminal
 
 RECORD = {
@@ -66,7 +66,9 @@ def test_line():
 
 
 @pytest.mark.parametrize(
-    "network", [Conv4(features=4, num_classes=None), nn.Dense(3)], ids=["norm", "none"]
+    "network",
+    [Conv4(features=4, num_classes=None), MLP(features=(4,))],
+    ids=["norm", "none"],
 )
 def test_whose_statistics_normalise_stands_above_the_result(network, tmp_path, capsys):
     learner = ProtoNet(network=network, ways=5)
