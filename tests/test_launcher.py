@@ -12,7 +12,17 @@ import yaml
 from jaxmeta.cli import main
 from jaxmeta.commands.train import read
 from jaxmeta.core import catalogue
-from jaxmeta.launcher import TARGETS, Gke, Job, Local, Sky, Slurm, TpuVm, slice_of
+from jaxmeta.launcher import (
+    TARGETS,
+    Gke,
+    Job,
+    Local,
+    Sky,
+    Slurm,
+    TpuVm,
+    slice_of,
+    template_dir,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 TRAIN = "--steps 100 --learner.inner-steps 2"
@@ -204,3 +214,9 @@ def test_help_lists_the_options(target, capsys):
         main(["launch", target, "--help"])
     assert stop.value.code == 0
     assert "--dry-run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["local", "slurm", "tpu-vm", "gke", "sky-gpu"])
+def test_the_readme_shows_what_runs(name, rendered):
+    readme = (template_dir() / "README.md").read_text()
+    assert rendered[name].rstrip() in readme
