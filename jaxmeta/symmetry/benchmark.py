@@ -23,12 +23,13 @@ from jaxmeta.core.experiment import (
 )
 from jaxmeta.core.learner import Learner
 from jaxmeta.core.objectives import cross_entropy
+from jaxmeta.core.parallel import Parallel
 from jaxmeta.data.episodes import EpisodeSource
 from jaxmeta.data.source import settle
 from jaxmeta.meta.maml import FAST, Maml
 from jaxmeta.meta.norm_stats import NormStats
 from jaxmeta.meta.protonet import ProtoNet
-from jaxmeta.networks.conv import Conv4
+from jaxmeta.networks.conv import Conv4, LoopConv4
 from jaxmeta.symmetry.augerino import Augerino, Averaged
 from jaxmeta.symmetry.augment import Augment
 from jaxmeta.symmetry.conv4 import MSRConv4
@@ -95,6 +96,10 @@ class Protocol:
     num_test_tasks: int = 2000
     """Held-out tasks, >= 1000 for a table."""
 
+    one_by_one: bool = False
+    """Whether MAML and ANIL take tasks in a Python loop, which is faster on a CPU, or
+    all at once."""
+
     def learner(self, row: str, ways: int, example) -> Learner:
         """The method of a row.
 
@@ -107,6 +112,8 @@ class Protocol:
           ValueError: for a row that there is not.
         """
         plain = Conv4(features=self.features, num_classes=ways, drawn="torch")
+        looped = LoopConv4(features=self.features, num_classes=ways, drawn="torch")
+        adapted = looped if self.one_by_one else plain
         msr = MSRConv4(features=self.features, num_classes=ways)
         settings = {
             "objective": cross_entropy,
@@ -117,11 +124,11 @@ class Protocol:
             "norm_stats": self.norm_stats,
         }
         if row == "MAML":
-            return Maml(network=plain, **settings)
+            return Maml(network=adapted, **settings)
         if row == "MAML (Big)":
-            return Maml(network=as_large(plain, msr, example), **settings)
+            return Maml(network=as_large(adapted, msr, example), **settings)
         if row == "ANIL":
-            return Maml(network=plain, only=("Dense_0",), **settings)
+            return Maml(network=adapted, only=("Dense_0",), **settings)
         if row == "ProtoNets":
             network = plain.clone(num_classes=None)
             return ProtoNet(network=network, ways=ways, norm_stats=self.norm_stats)
@@ -158,14 +165,18 @@ class Protocol:
             self._source, ways=ways, shots=shots, augment=Augment()
         )
         every = max(1, self.steps // self.evaluations)
+        learner = self.learner(row, ways, self._source.example)
+        loop = isinstance(getattr(learner, "network", None), LoopConv4)
         return Experiment(
-            learner=self.learner(row, ways, self._source.example),
+            learner=learner,
             source=source,
+            parallel=Parallel(backend="loop" if loop else "shard_map"),
             optimizer=Optimizer(learning_rate=self.learning_rate),
             evaluation=Evaluation(
                 every=every,
                 num_validation_tasks=min(300, self.num_test_tasks),
                 num_test_tasks=self.num_test_tasks,
+                tasks_per_batch=self.tasks_per_step if loop else 32,
                 checkpoint="best",
                 metric="accuracy",
                 mode="max",

@@ -18,8 +18,7 @@ from jaxmeta.core.experiment import Optimizer
 from jaxmeta.core.objectives import cross_entropy
 from jaxmeta.core.testing import task_gradients
 from jaxmeta.data.omniglot import Omniglot
-from jaxmeta.networks.conv import Conv4
-from jaxmeta.networks.convolution import convolve
+from jaxmeta.networks.conv import Conv4, LoopConv4
 from jaxmeta.symmetry.augment import Augment
 
 NUM_TASKS, ROUNDS, RATE = 4, 5, 0.4
@@ -34,30 +33,13 @@ class FlaxConv4(Conv4):
         return nn.Conv(self.features, (3, 3), use_bias=False)
 
 
-class Convolution(nn.Module):
-    """`convolve`, whose derivatives are fast on a CPU as long as nothing is batched."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x):
-        shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        return convolve(x, kernel, "SAME")
-
-
-class ConvolveConv4(Conv4):
-    def convolution(self):
-        return Convolution(self.features)
-
-
 FORMS = {
     "patches, vmap over tasks": (Conv4(), VMAP),
     "patches, one task at a time (lax.map)": (
         Conv4(),
         Parallel(backend="vmap", task_batch_size=1),
     ),
-    "convolve, a Python loop over tasks": (ConvolveConv4(), Parallel(backend="loop")),
+    "convolve, a Python loop over tasks": (LoopConv4(), Parallel(backend="loop")),
     "grouped convolutions": (FlaxConv4(), VMAP),
 }
 

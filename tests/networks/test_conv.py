@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxmeta.networks.conv import Conv3x3, Conv4, max_pool_2x2
+from jaxmeta.networks.conv import Conv3x3, Conv4, LoopConv4, max_pool_2x2
 from jaxmeta.networks.convnet import ConvNet
 from jaxmeta.networks.norm import OWN
 
@@ -15,7 +15,8 @@ def conv_variables(features=4):
     return Conv3x3(features=features).init(jax.random.key(0), IMAGES)
 
 
-def test_conv_equals_lax():
+@pytest.mark.parametrize("patched", [True, False])
+def test_conv_equals_lax(patched):
     variables = conv_variables()
     expected = jax.lax.conv_general_dilated(
         IMAGES,
@@ -24,7 +25,7 @@ def test_conv_equals_lax():
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    got = Conv3x3(features=4).apply(variables, IMAGES)
+    got = Conv3x3(features=4, patched=patched).apply(variables, IMAGES)
     # The same 18 products of order one, summed in another order in float32.
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
@@ -48,6 +49,17 @@ def test_conv_gradients_equal_linen():
     # Sums of 216 terms of order one in float32.
     close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4)
     jax.tree.map(close, ours, theirs)
+
+
+def test_both_forms_are_one_network():
+    images = jax.random.normal(jax.random.key(2), (5, 16, 16, 1))
+    patched, looped = (kind(features=3, num_classes=2) for kind in (Conv4, LoopConv4))
+    variables = patched.init(jax.random.key(3), images)
+    same = looped.init(jax.random.key(3), images)
+    jax.tree.map(np.testing.assert_array_equal, variables, same)
+    np.testing.assert_allclose(
+        patched.apply(variables, images), looped.apply(variables, images), atol=1e-4
+    )
 
 
 def test_conv_with_a_kernel_per_task():

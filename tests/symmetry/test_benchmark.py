@@ -1,11 +1,15 @@
 """Rows of the Aug tables: what they have in common and in what they differ."""
 
+import dataclasses
+
 import pytest
 
+from jaxmeta import Parallel
 from jaxmeta.core.config import from_json, to_json
 from jaxmeta.data.digits import Digits
 from jaxmeta.meta.maml import Maml
 from jaxmeta.meta.protonet import ProtoNet
+from jaxmeta.networks.conv import LoopConv4
 from jaxmeta.symmetry.augerino import Augerino
 from jaxmeta.symmetry.augment import Augment
 from jaxmeta.symmetry.benchmark import ROWS, Protocol, num_parameters
@@ -48,6 +52,21 @@ def test_big_is_as_large_as_msr():
     network = made["MAML (Big)"].learner.network
     smaller = network.clone(features=network.features - 1)
     assert num_parameters(smaller, example) < sizes["MSR"]
+
+
+def test_one_by_one_changes_how_and_not_what():
+    protocol = dataclasses.replace(PROTOCOL, one_by_one=True)
+    looped = {
+        row: protocol.experiment(row, ways=2, shots=3, seed=1)
+        for row in ("MAML", "ANIL", "MAML (Big)", "MSR", "Augerino")
+    }
+    for row in ("MAML", "ANIL", "MAML (Big)"):
+        network = looped[row].learner.network
+        assert isinstance(network, LoopConv4)
+        assert network.features == made[row].learner.network.features
+        assert looped[row].parallel == Parallel(backend="loop")
+    for row in ("MSR", "Augerino"):
+        assert looped[row] == made[row]
 
 
 def test_there_is_no_other_row():
