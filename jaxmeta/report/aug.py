@@ -1,5 +1,6 @@
 """The tables of Aug-Omniglot and Aug-MiniImagenet: rows, findings and pictures."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from jaxmeta.core.run import Run
 from jaxmeta.core.table import Cell, Runs, Table
 from jaxmeta.core.train import TrainState
 from jaxmeta.meta.maml import FAST, Maml
-from jaxmeta.networks.conv import Conv4
+from jaxmeta.networks.conv import Conv4, LoopConv4
 from jaxmeta.report.arm import accuracies, data_line
 from jaxmeta.report.markdown import norm_text
 from jaxmeta.report.symmetry import error_curves, orbit_grid
@@ -28,6 +29,7 @@ Published = Mapping[str, Sequence[str]]
 """`{row: figures}` as printed, in percent, in the order of the columns."""
 
 _NUM_IMAGES, _NUM_TASKS = 512, 5
+_LINEN = ("parent", "name")
 
 
 def aug_table(
@@ -143,6 +145,16 @@ def _trained(
     return run, (start, found[0])
 
 
+def _patched(learner: Any) -> Any:
+    """The same method on a network that has forward derivatives."""
+    network = getattr(learner, "network", None)
+    if not isinstance(network, LoopConv4):
+        return learner
+    names = [field.name for field in dataclasses.fields(Conv4) if field.init]
+    same = {name: getattr(network, name) for name in names if name not in _LINEN}
+    return dataclasses.replace(learner, network=Conv4(**same))
+
+
 def noticed(runs: Runs, column: str) -> list[list[str]]:
     """The LieGG score of every generator and method: 1 is noticed like the others."""
     lines = []
@@ -151,7 +163,7 @@ def noticed(runs: Runs, column: str) -> list[list[str]]:
         if found is None:
             continue
         run, (_, end) = found
-        learner, source = run.experiment.learner, run.experiment.source
+        learner, source = _patched(run.experiment.learner), run.experiment.source
         tasks = source.sample(jax.random.key(6), jnp.arange(_NUM_TASKS), split="test")
 
         def of_task(task, learner=learner, end=end):

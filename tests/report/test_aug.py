@@ -10,6 +10,8 @@ from jaxmeta.core.experiment import Checkpointing, Evaluation
 from jaxmeta.core.run import Run
 from jaxmeta.core.table import Cell
 from jaxmeta.data.digits import Digits
+from jaxmeta.networks.conv import Conv4, LoopConv4
+from jaxmeta.report import aug
 from jaxmeta.report.aug import aug_table, draw_errors, draw_orbits, findings, noticed
 from jaxmeta.report.reproduce import run_cell
 from jaxmeta.report.symmetry import error_curves, orbit_grid
@@ -97,6 +99,17 @@ def test_what_msr_notices(directory):
     assert line[0] == "MSR"
     assert np.mean([float(score) for score in line[1:]]) == pytest.approx(1, abs=0.01)
     assert noticed({}, COLUMN) == []
+
+
+def test_what_is_noticed_is_asked_of_a_network_with_forward_derivatives():
+    looped = PROTOCOL.learner("MAML", 5, PROTOCOL.source.example)
+    network = LoopConv4(features=4, num_classes=5, drawn="torch")
+    looped = dataclasses.replace(looped, network=network)
+    patched = aug._patched(looped)
+    assert type(patched.network) is Conv4
+    same = Conv4(features=4, num_classes=5, drawn="torch")
+    assert patched == dataclasses.replace(looped, network=same)
+    assert aug._patched(patched) is patched
 
 
 def test_orbits_show_columns(tmp_path, monkeypatch):
