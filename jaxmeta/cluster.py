@@ -112,8 +112,8 @@ def agree(experiment: Any, options: ClusterOptions) -> None:
     if jax.process_count() == 1:
         return
     parallel = getattr(experiment, "parallel", None)
-    spread = parallel is not None and parallel.backend == "shard_map"
-    if not spread or parallel.num_shards < jax.device_count():
+    spread = getattr(parallel, "backend", None) == "shard_map"
+    if not spread or getattr(parallel, "num_shards", 0) < jax.device_count():
         raise UserError(
             f"{jax.process_count()} processes need an experiment that uses all their "
             "devices by parallel.backend shard_map, which this one does not; run it in "

@@ -228,14 +228,15 @@ class Protocol:
         """What a method trained, with test-time adaptation.
 
         Raises:
-          ValueError: for a row that there is not, or whose method only trains another.
+          ValueError: for a row that there is not.
         """
         trained = self.experiment(row, seed)
-        if not isinstance(trained.learner, ShiftLearner):
-            raise ValueError(f"what {row} trains cannot be adapted at test time.")
-        return Transfer(
-            trained=trained, learner=Adapting(learner=trained.learner, adapter=adapter)
-        )
+        method = trained.learner
+        if isinstance(method, LocalSgd):  # of which it is what clients train
+            method = method.learner
+        assert isinstance(method, ShiftLearner)
+        learner = Adapting(learner=method, adapter=adapter)
+        return Transfer(trained=trained, learner=learner)
 
 
 def worst_group(values: dict[str, np.ndarray], experiment: Any) -> float:

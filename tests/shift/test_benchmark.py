@@ -12,7 +12,7 @@ import pytest
 from jaxmeta.core.config import from_json, to_json
 from jaxmeta.data.digit_groups import RotatedDigits
 from jaxmeta.data.groups import Sampler
-from jaxmeta.shift.adaptation import BatchStatistics
+from jaxmeta.shift.adaptation import Adapting, BatchStatistics
 from jaxmeta.shift.arm_bn import ArmBn
 from jaxmeta.shift.arm_cml import ArmCml
 from jaxmeta.shift.arm_ll import ArmLl
@@ -120,8 +120,20 @@ def test_every_method_learns_from_every_sampler(row, sampler):
     assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, shapes[0])
 
 
+def test_what_clients_have_trained_is_adapted():
+    transfer = PROTOCOL.adapted("q-FedAvg", BatchStatistics(), 0)
+    trained = transfer.trained.learner
+    assert transfer.learner == Adapting(
+        learner=trained.learner, adapter=BatchStatistics()
+    )
+    example = transfer.trained.source.example
+    shapes = [
+        jax.eval_shape(learner.init, jax.random.key(0), example)
+        for learner in (transfer.learner, trained)
+    ]
+    assert jax.tree.map(jnp.shape, shapes[0]) == jax.tree.map(jnp.shape, shapes[1])
+
+
 def test_what_a_protocol_cannot_make_is_refused():
     with pytest.raises(ValueError, match=r"q-FedAvg is of the ConvNet .* network None"):
         dataclasses.replace(PROTOCOL, network=dict).learner("q-FedAvg")
-    with pytest.raises(ValueError, match=r"what q-FedAvg trains cannot be adapted"):
-        PROTOCOL.adapted("q-FedAvg", BatchStatistics(), 0)
