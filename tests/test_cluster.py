@@ -1,7 +1,6 @@
 """Several processes are one program: the same numbers, and none outlives the others."""
 
 import dataclasses
-import json
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ import pytest
 from jaxmeta.cli import main
 from jaxmeta.cluster import join
 from jaxmeta.core.lock import LOCK, locked
+from jaxmeta.core.testing import timeless_rows
 from jaxmeta.core.watchdog import HUNG, Watchdog
 from jaxmeta.launcher import PREEMPTED, Job, Local
 from jaxmeta.options import ClusterOptions, UserError
@@ -56,15 +56,6 @@ def get_config():
     )
 '''
 PROGRAM = "import sys; from jaxmeta.cli import main; main(sys.argv[1:])"
-
-
-def rows(directory):
-    """The metrics, without what is allowed to differ."""
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    return [
-        {name: value for name, value in row.items() if not name.startswith("time/")}
-        for row in map(json.loads, lines)
-    ]
 
 
 @pytest.fixture
@@ -141,14 +132,14 @@ class Pair:
 
 def test_two_processes_asked_to_end_killed_and_resumed_give_what_one_gives(workspace):
     main(["train", "config.py", "--run-dir", "alone"])
-    expected = rows(workspace / "alone")
+    expected = timeless_rows(workspace / "alone")
 
     pair = Pair(workspace)
     pair.wait_for(4)
     pair.processes[1].send_signal(signal.SIGTERM)
     assert pair.ends(within=15.0) == [PREEMPTED, PREEMPTED]
     assert "asked to end at step" in pair.log.read_text()
-    stopped = rows(workspace / "pair")
+    stopped = timeless_rows(workspace / "pair")
     assert 4 <= len(stopped) < len(expected)
 
     pair = Pair(workspace)
@@ -162,7 +153,7 @@ def test_two_processes_asked_to_end_killed_and_resumed_give_what_one_gives(works
     # Where Slurm has put them they meet by themselves.
     assert Pair(workspace, by_slurm=True, seconds="0").ends() == [0, 0]
     # Bit for bit, on every step.
-    assert rows(workspace / "pair") == expected
+    assert timeless_rows(workspace / "pair") == expected
     ours, theirs = (
         np.load(workspace / name / "test_tasks.npz") for name in ("pair", "alone")
     )
@@ -195,7 +186,7 @@ def test_either_may_be_killed_five_times(workspace, victim):
         pair.processes[victim].kill()
         assert 0 not in pair.ends(within=15.0)
     assert Pair(workspace, seconds="0").ends() == [0, 0]
-    assert rows(workspace / "pair") == rows(workspace / "alone")
+    assert timeless_rows(workspace / "pair") == timeless_rows(workspace / "alone")
 
 
 @pytest.mark.slow
@@ -225,10 +216,14 @@ def test_a_run_that_is_asked_to_end_goes_on_as_if_it_had_not_been(workspace):
         main(["train", "config.py", "--run-dir", "ended"])
     assert stop.value.code == PREEMPTED
     assert signal.getsignal(signal.SIGTERM) is before
-    assert 2 < len(rows(workspace / "ended")) < len(rows(workspace / "whole"))
+    assert (
+        2
+        < len(timeless_rows(workspace / "ended"))
+        < len(timeless_rows(workspace / "whole"))
+    )
     (workspace / "config.py").write_text(text)
     main(["train", "config.py", "--run-dir", "ended"])
-    assert rows(workspace / "ended") == rows(workspace / "whole")
+    assert timeless_rows(workspace / "ended") == timeless_rows(workspace / "whole")
 
 
 # What needs no second process.

@@ -39,7 +39,7 @@ def shrunk(experiment):
     """The experiment with little of everything."""
     learner = experiment.learner
     if isinstance(learner, Maml) and isinstance(learner.network, Conv4):
-        network = dataclasses.replace(learner.network, features=4)
+        network = dataclasses.replace(learner.network, features=4, num_blocks=2)
         learner = dataclasses.replace(learner, network=network)
     source, num_tasks = experiment.source, 4
     if isinstance(source, GroupSource):

@@ -1,6 +1,5 @@
 """A run killed at any moment and started again ends as if it had not been."""
 
-import json
 import random
 import subprocess
 import sys
@@ -8,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+
+from jaxmeta.core.testing import timeless_rows
 
 STEPS = 80
 CONFIG = f'''"""Many checkpoints, little else."""
@@ -50,15 +51,6 @@ def count(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def rows(directory):
-    """The metrics, without what is allowed to differ."""
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    return [
-        {name: value for name, value in row.items() if not name.startswith("time/")}
-        for row in map(json.loads, lines)
-    ]
-
-
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
@@ -90,7 +82,7 @@ def test_five_kills_leave_no_trace(workspace):
     assert not (killed / "result.json").exists()
     assert start(workspace, "killed").wait() == 0, log.read_text()
     assert log.read_text().count("going on from step") == 4
-    assert rows(killed) == rows(workspace / "whole")
+    assert timeless_rows(killed) == timeless_rows(workspace / "whole")
     for name in np.load(killed / "test_tasks.npz"):
         np.testing.assert_array_equal(
             np.load(killed / "test_tasks.npz")[name],

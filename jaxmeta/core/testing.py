@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import jax.monitoring
@@ -14,6 +15,7 @@ from jaxmeta.core.metrics import Mean
 from jaxmeta.core.parallel import BACKENDS, Parallel, map_tasks_with
 from jaxmeta.core.task import DeviceSource, Examples, Task, TaskSource
 from jaxmeta.core.types import Array, Params
+from jaxmeta.core.writers import read_jsonl
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,3 +198,15 @@ def assert_backends_agree(
     )
     for other in others:
         assert_trees_close(other, first, rtol=rtol, atol=atol)
+
+
+def timeless_rows(directory: Path) -> list[dict]:
+    """The metrics of a run, without how long they took, which may differ.
+
+    Args:
+      directory: of the run.
+    """
+    return [
+        {name: value for name, value in row.items() if not name.startswith("time/")}
+        for row in read_jsonl(directory / "metrics.jsonl")
+    ]
