@@ -6,7 +6,7 @@ from jaxmeta.report.aug import aug_table
 from jaxmeta.symmetry.benchmark import Protocol
 
 PAPER = "Zhou, Knowles, Finn 2021 (arXiv 2007.02933), section 6"
-COST = "--quick: 60 min on 2 CPU cores; full: an accelerator; omniglot.npz"
+COST = "--quick: 80 min on 2 CPU cores; full: an accelerator; omniglot.npz"
 
 PUBLISHED = {
     "MAML": ("87.3 ± 0.5", "93.6 ± 0.3", "67.0 ± 0.4", "79.9 ± 0.3"),

@@ -8,7 +8,7 @@ from jaxmeta.symmetry.augment import Augment
 from jaxmeta.symmetry.conv4 import MSRConv4
 
 PAPER = "Zhou, Knowles, Finn 2021 (arXiv 2007.02933), section 6"
-COST = "8 min on 2 CPU cores; omniglot.npz in the data directory, else digits"
+COST = "8 to 12 min on 2 CPU cores; omniglot.npz in the data directory, else digits"
 
 
 def get_config() -> Experiment:
