@@ -8,7 +8,7 @@ from jaxmeta.shift.benchmark import Protocol
 PAPER = (
     "Zhang et al. 2021 (arXiv 2007.02931), the methods; writers of Yadav, Bottou 2019"
 )
-COST = "--quick: 15-25 min a seed on 2 CPU cores; full: an accelerator; mnist_writers.npz"
+COST = "--quick: 25 min a seed on 2 CPU cores; full: an accelerator; mnist_writers.npz"
 
 QUICK_ROWS = ("ERM", "UW", "DRNN", "q-FedAvg", *ARM, "BN adaptation", "TENT")
 

@@ -8,7 +8,7 @@ from jaxmeta.report.arm import ADAPTERS, ARM, MIXED, arm_table
 from jaxmeta.shift.benchmark import Protocol
 
 PAPER = "Zhang et al. 2021 (arXiv 2007.02931), section 5; authors' settings"
-COST = "--quick: 20-30 min a seed on 2 CPU cores; full: an accelerator; mnist_writers.npz"
+COST = "--quick: 30 min a seed on 2 CPU cores; full: an accelerator; mnist_writers.npz"
 
 QUICK_ROWS = (
     "ERM",
