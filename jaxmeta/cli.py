@@ -21,7 +21,7 @@ Multi-task and meta-learning in pure-functional JAX.
 commands:
   list              every experiment and table: what it is, paper, time and hardware
   train CONFIG      train an experiment (a name under configs/, or a Python file)
-  launch TARGET CONFIG  put a training on many machines: local, slurm, tpu-vm, gke, sky
+  launch TARGET     put a training on many machines: local, slurm, tpu-vm, gke, sky
   evaluate RUN      measure a trained run on held-out tasks
   reproduce TABLE   run a published table, ours beside the paper's
   report RUN...     render runs and tables as Markdown and PNG

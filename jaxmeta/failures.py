@@ -4,7 +4,7 @@ import contextlib
 import sys
 import warnings
 
-from jaxmeta.launcher import PREEMPTED
+from jaxmeta.launch_job import PREEMPTED
 from jaxmeta.options import UserError, one_line
 
 

@@ -2,94 +2,15 @@
 
 Every target is a frozen dataclass whose fields are the options of
 `jaxmeta launch TARGET`, and whose `render(job)` is the text of what would run: command
-lines, a batch script or YAML. The templates are the files under `launch/`. This module
-needs the standard library alone.
+lines, a batch script or YAML. The templates are the files under `launch/`.
 """
 
-import abc
 import dataclasses
-import re
 import shlex
-from pathlib import Path
 from typing import ClassVar
 
-_PACKAGE = Path(__file__).resolve().parent
-_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
-
-PREEMPTED = 42
-"""The exit code that says: a checkpoint was written, start me again."""
-
-
-def template_dir() -> Path:
-    """`launch/` of an installed wheel, or of the checkout."""
-    installed = _PACKAGE / "launch"
-    return installed if installed.is_dir() else _PACKAGE.parent / "launch"
-
-
-def fill(template: str, **values: object) -> str:
-    """The text of a template, `{{name}}` replaced; a line that is left empty goes.
-
-    Raises:
-      KeyError: for a name without a value.
-
-    Example:
-      >>> import tempfile
-      >>> fill("slurm.sbatch", name="x")
-      Traceback (most recent call last):
-      KeyError: 'nodes'
-    """
-    lines = (template_dir() / template).read_text(encoding="utf-8").splitlines()
-    filled = []
-    for line in lines:
-        indent = re.match(r" *", line)
-        assert indent is not None
-        text = re.sub(r"\{\{(\w+)\}\}", lambda found: str(values[found[1]]), line)
-        # Of a value of several lines every one is indented as the first.
-        text = text.replace("\n", f"\n{indent[0]}")
-        if text.strip() or not line.strip():
-            filled.append(text.rstrip())
-    return "\n".join(filled) + "\n"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """One training, wherever it runs.
-
-    Attributes:
-      config: the name of an experiment, or a Python file that every host can read.
-      run_dir: where the run is kept; all hosts must see the same directory.
-      overrides: further options of `jaxmeta train`.
-
-    Example:
-      >>> job = Job(config="msr-fc", run_dir="/runs/a b", overrides=("--steps", "9"))
-      >>> print(job.line())
-      jaxmeta train msr-fc --run-dir '/runs/a b' --steps 9
-    """
-
-    config: str
-    run_dir: str
-    overrides: tuple[str, ...] = ()
-
-    def words(self) -> list[str]:
-        """The command of one process."""
-        start = ["jaxmeta", "train", self.config, "--run-dir", self.run_dir]
-        return [*start, *self.overrides]
-
-    def line(self, *more: str) -> str:
-        """The command as a line for a shell, with further words as they are."""
-        return " ".join([shlex.join(self.words()), *more])
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Target(abc.ABC):
-    """A place to run."""
-
-    program: ClassVar[tuple[str, ...]]
-    """What is given the text on its standard input."""
-
-    @abc.abstractmethod
-    def render(self, job: Job) -> str:
-        """Exactly what would run."""
+from jaxmeta.launch_job import Job, Target, absolute, at_least, fill, label
+from jaxmeta.launch_tpu import Gke, TpuVm, slice_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,7 +38,7 @@ class Local(Target):
     """Where they meet, on the loopback device; 0 takes one that is free."""
 
     def __post_init__(self):
-        _at_least(self, num_processes=1, devices=1, port=0)
+        at_least(self, num_processes=1, devices=1, port=0)
 
     def processes(self, job: Job) -> list[tuple[dict[str, str], list[str]]]:
         """Environment variables and command of every process."""
@@ -149,6 +70,7 @@ class Slurm(Target):
     """
 
     program: ClassVar = ("sbatch",)
+    template: ClassVar = "slurm.sbatch"
 
     name: str = "jaxmeta"
     """Of the job: small letters, digits and dashes."""
@@ -175,8 +97,8 @@ class Slurm(Target):
     """Shell commands before the training, that put `jaxmeta` on the PATH."""
 
     def __post_init__(self):
-        _label(self.name)
-        _at_least(self, nodes=1, gpus_per_node=0, cpus_per_task=1)
+        label(self.name)
+        at_least(self, nodes=1, gpus_per_node=0, cpus_per_task=1)
 
     def render(self, job: Job) -> str:
         asked = {
@@ -188,225 +110,12 @@ class Slurm(Target):
         }
         lines = [f"#SBATCH --{name}={value}" for name, value in asked.items() if value]
         return fill(
-            "slurm.sbatch",
+            self.template,
             name=self.name,
             nodes=self.nodes,
             directives="\n".join(lines),
             setup=self.setup,
             devices=",".join(map(str, range(max(1, self.gpus_per_node)))),
-            command=job.line(),
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Slice:
-    """A part of a TPU pod.
-
-    Attributes:
-      accelerator: how GKE calls the kind.
-      topology: chips along each axis.
-      chips: of each host.
-      hosts: how many.
-    """
-
-    accelerator: str
-    topology: str
-    chips: int
-    hosts: int
-
-
-_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_CUBES = (
-    *("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
-    *("8x8x16", "8x16x16", "16x16x16"),
-)
-# Kind: what its number counts for each chip, GKE's name, and the shapes there are.
-_TPUS = {
-    "v4": (2, "tpu-v4-podslice", _CUBES),
-    "v5p": (2, "tpu-v5p-slice", _CUBES),
-    "v5litepod": (1, "tpu-v5-lite-podslice", _FLAT),
-    "v6e": (1, "tpu-v6e-slice", _FLAT),
-    "tpu7x": (2, "tpu7x", _CUBES),
-}
-# Of Cloud TPU VMs: the image, by kind.
-_IMAGES = {
-    "v2": "tpu-ubuntu2204-base",
-    "v3": "tpu-ubuntu2204-base",
-    "v4": "tpu-ubuntu2204-base",
-    "v5litepod": "v2-alpha-tpuv5-lite",
-    "v5p": "v2-alpha-tpuv5",
-    "v6e": "v2-alpha-tpuv6e",
-}
-_CHIPS_OF_A_HOST = 4
-
-
-def slice_of(tpu: str) -> Slice:
-    """The shape of a slice by its name; v4, v5p and tpu7x count cores, two a chip.
-
-    Raises:
-      ValueError: for a kind or size that there is not.
-
-    Example:
-      >>> slice_of("v6e-16")
-      Slice(accelerator='tpu-v6e-slice', topology='4x4', chips=4, hosts=4)
-    """
-    kind, _, size = tpu.rpartition("-")
-    if kind not in _TPUS or not size.isdecimal():
-        raise ValueError(
-            f"tpu must be one of {', '.join(_TPUS)} and a size, as in v6e-16, got "
-            f"{tpu!r}."
-        )
-    counted, accelerator, shapes = _TPUS[kind]
-    by_size = {counted * _product(shape): shape for shape in shapes}
-    if int(size) not in by_size:
-        sizes = ", ".join(map(str, by_size))
-        raise ValueError(f"the sizes of {kind} are {sizes}; got {tpu!r}.")
-    chips = int(size) // counted
-    hosts = max(1, chips // _CHIPS_OF_A_HOST)
-    if shapes is _FLAT and chips == 8:  # these two kinds have hosts of eight, too
-        hosts = 1
-    return Slice(accelerator, by_size[int(size)], chips // hosts, hosts)
-
-
-def _product(shape: str) -> int:
-    sides = [int(side) for side in shape.split("x")]
-    product = 1
-    for side in sides:
-        product *= side
-    return product
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TpuVm(Target):
-    """A Cloud TPU, v2 to v6e, by `gcloud`: made, installed on, trained on.
-
-    Raises:
-      ValueError: for a kind that the Cloud TPU API has not, or a name that is no label.
-    """
-
-    program: ClassVar = ("bash",)
-
-    name: str = "jaxmeta"
-    """Of the TPU: small letters, digits and dashes."""
-
-    zone: str = "us-central2-b"
-    """Where it is."""
-
-    tpu: str = "v4-32"
-    """Kind and size."""
-
-    spot: bool = False
-    """A cheaper one, that may be taken away."""
-
-    package: str = "jaxmeta[tpu]"
-    """What pip installs on every host: a version, or an address of a repository."""
-
-    setup: str = ""
-    """Shell commands on every host before the training, as to mount `run_dir`."""
-
-    def __post_init__(self):
-        _label(self.name)
-        kind, _, size = self.tpu.rpartition("-")
-        if kind not in _IMAGES or not size.isdecimal():
-            raise ValueError(
-                f"the Cloud TPU API has {', '.join(_IMAGES)}, each with a size, as in "
-                f"v4-32, got {self.tpu!r}; TPU7x is reached by `jaxmeta launch gke`."
-            )
-
-    def render(self, job: Job) -> str:
-        _absolute(job)
-        kind, _, size = self.tpu.rpartition("-")
-        where = f"{self.name} --zone={self.zone}"
-        tpus = "gcloud compute tpus"
-        ssh = f"{tpus} tpu-vm ssh {where} --worker=all --command="
-        config, copy = job.config, ""
-        if config.endswith(".py"):
-            copy = (
-                f"{tpus} tpu-vm scp {shlex.quote(config)} {self.name}: "
-                f"--zone={self.zone} --worker=all"
-            )
-            job = dataclasses.replace(job, config=Path(config).name)
-        install = [
-            "python3 -m pip install --user uv",
-            "~/.local/bin/uv venv --python 3.12 ~/jaxmeta",
-            "~/.local/bin/uv pip install --python ~/jaxmeta "
-            f"{shlex.quote(self.package)}",
-        ]
-        train = ["source ~/jaxmeta/bin/activate", self.setup, job.line()]
-        remote = lambda commands: shlex.quote(" && ".join(filter(None, commands)))
-        create = (
-            f"{tpus} queued-resources create {where} --node-id={self.name} "
-            f"--accelerator-type={self.tpu} --runtime-version={_IMAGES[kind]}"
-        )
-        cores = int(size) // (1 if kind in ("v5litepod", "v6e") else 2)
-        return fill(
-            "tpu_vm.sh",
-            hosts=max(1, cores // _CHIPS_OF_A_HOST),
-            tpu=self.tpu,
-            create=create + " --spot" * self.spot,
-            state=f"{tpus} queued-resources describe {where} "
-            "--format='value(state.state)'",
-            delete=f"{tpus} queued-resources delete {where} --force",
-            copy=copy,
-            install=ssh + remote(install),
-            train=ssh + remote(train),
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Gke(Target):
-    """A JobSet on Google's Kubernetes, by `kubectl`; the only route to TPU7x.
-
-    Raises:
-      ValueError: for a TPU that there is not, or a name that is no label.
-    """
-
-    program: ClassVar = ("kubectl", "apply", "-f", "-")
-
-    image: str
-    """The container's, with jaxmeta installed and the config in it."""
-
-    name: str = "jaxmeta"
-    """Of the JobSet: small letters, digits and dashes."""
-
-    tpu: str = "v6e-16"
-    """Kind and size."""
-
-    claim: str = "jaxmeta-runs"
-    """The PersistentVolumeClaim that all hosts write to."""
-
-    mount: str = "/runs"
-    """Where it is mounted; `run_dir` must be below."""
-
-    restarts: int = 10
-    """How often all hosts start again after a preemption or a kill."""
-
-    setup: str = ""
-    """Shell commands before the training."""
-
-    def __post_init__(self):
-        _label(self.name)
-        _at_least(self, restarts=0)
-        slice_of(self.tpu)
-
-    def render(self, job: Job) -> str:
-        mount = self.mount.rstrip("/")
-        if not job.run_dir.startswith(f"{mount}/"):
-            raise ValueError(
-                f"run_dir must be below {mount}, the volume that all hosts see, got "
-                f"{job.run_dir!r}."
-            )
-        part = slice_of(self.tpu)
-        return fill(
-            "gke_jobset.yaml",
-            **dataclasses.asdict(part),
-            tpu=self.tpu,
-            name=self.name,
-            image=self.image,
-            claim=self.claim,
-            mount=mount,
-            restarts=self.restarts,
-            setup=self.setup,
             command=job.line(),
         )
 
@@ -421,6 +130,7 @@ class Sky(Target):
     """
 
     program: ClassVar = ("sky", "jobs", "launch", "--yes")
+    template: ClassVar = "sky.yaml"
 
     name: str = "jaxmeta"
     """Of the job: small letters, digits and dashes."""
@@ -448,8 +158,8 @@ class Sky(Target):
     """Shell commands on every node before the training."""
 
     def __post_init__(self):
-        _label(self.name)
-        _at_least(self, nodes=1, restarts=0)
+        label(self.name)
+        at_least(self, nodes=1, restarts=0)
         if not self._is_tpu:
             return
         slice_of(self.accelerators.removeprefix("tpu-"))
@@ -465,7 +175,7 @@ class Sky(Target):
         return self.accelerators.startswith("tpu")
 
     def render(self, job: Job) -> str:
-        _absolute(job)
+        absolute(job)
         package = self.package or f"jaxmeta[{'tpu' if self._is_tpu else 'cuda12'}]"
         asked = {
             "infra": self.infra,
@@ -488,7 +198,7 @@ class Sky(Target):
         )
         file = job.config.endswith(".py")
         return fill(
-            "sky.yaml",
+            self.template,
             what=where,
             name=self.name,
             nodes=self.nodes,
@@ -508,25 +218,3 @@ TARGETS: dict[str, type[Target]] = {
     "sky": Sky,
 }
 """By their names on the command line."""
-
-
-def _at_least(target: Target, **limits: int) -> None:
-    for name, low in limits.items():
-        if (value := getattr(target, name)) < low:
-            raise ValueError(f"{name} must be >= {low}, got {value}.")
-
-
-def _absolute(job: Job) -> None:
-    if not job.run_dir.startswith("/"):
-        raise ValueError(
-            "run_dir must be an absolute path that all hosts see, as of a file server "
-            f"or a mounted bucket, got {job.run_dir!r}."
-        )
-
-
-def _label(name: str) -> None:
-    if not _LABEL.fullmatch(name):
-        raise ValueError(
-            "name must be small letters, digits and dashes, 40 at most, beginning with "
-            f"a letter, got {name!r}."
-        )

@@ -9,6 +9,6 @@ until [ "$({{state}})" = ACTIVE ]; do
 done
 {{copy}}
 {{install}}
-# 42 says that a checkpoint was written before the machines were taken away; the same
-# script then goes on from it.
+# 42 says that a checkpoint was written before the machines were taken away: delete what
+# is left of them (above) and start the same again, which goes on from it.
 {{train}}

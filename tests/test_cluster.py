@@ -16,7 +16,8 @@ from jaxmeta.cluster import join
 from jaxmeta.core.lock import LOCK, locked
 from jaxmeta.core.testing import timeless_rows
 from jaxmeta.core.watchdog import HUNG, Watchdog
-from jaxmeta.launcher import PREEMPTED, Job, Local
+from jaxmeta.launch_job import PREEMPTED, Job
+from jaxmeta.launcher import Local
 from jaxmeta.options import ClusterOptions, UserError
 from jaxmeta.supervise import run_together
 

@@ -12,17 +12,9 @@ import yaml
 from jaxmeta.cli import main
 from jaxmeta.commands.train import read
 from jaxmeta.core import catalogue
-from jaxmeta.launcher import (
-    TARGETS,
-    Gke,
-    Job,
-    Local,
-    Sky,
-    Slurm,
-    TpuVm,
-    slice_of,
-    template_dir,
-)
+from jaxmeta.launch_job import Job, template_dir
+from jaxmeta.launch_tpu import Gke, TpuVm, slice_of
+from jaxmeta.launcher import TARGETS, Local, Sky, Slurm
 
 GOLDEN = Path(__file__).parent / "golden"
 TRAIN = "--steps 100 --learner.inner-steps 2"
@@ -206,6 +198,24 @@ def test_a_missing_program_is_named(capsys, monkeypatch):
         main(["launch", "slurm", "msr-fc"])
     assert stop.value.code == 2
     assert "sbatch is not on the PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["slurm", "tpu-vm", "gke", "sky-gpu"])
+def test_the_program_is_given_a_file_and_nothing_to_read(
+    name, rendered, tmp_path, monkeypatch
+):
+    program = TARGETS[name.removesuffix("-gpu")].program
+    fake = tmp_path / program[0]
+    # It says what it was given, and swallows what is on its standard input.
+    fake.write_text('#!/bin/sh\ncp "$(eval echo \\$$#)" given\n/bin/cat > swallowed\n')
+    fake.chmod(0o755)
+    (tmp_path / "cp").symlink_to("/bin/cp")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit) as stop:
+        main(["launch", *shlex.split(COMMANDS[name])])
+    assert stop.value.code == 0
+    assert (tmp_path / "given").read_text() == rendered[name]
 
 
 @pytest.mark.parametrize("target", TARGETS)

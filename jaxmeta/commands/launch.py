@@ -5,6 +5,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -13,7 +15,9 @@ from jaxmeta.commands.train import read
 from jaxmeta.core import catalogue
 from jaxmeta.core.names import did_you_mean
 from jaxmeta.failures import users_mistakes
-from jaxmeta.launcher import TARGETS, Gke, Job, Local, Target
+from jaxmeta.launch_job import Job, Target
+from jaxmeta.launch_tpu import Gke
+from jaxmeta.launcher import TARGETS, Local
 from jaxmeta.options import LaunchOptions, UserError, parse
 from jaxmeta.supervise import run_together
 
@@ -85,7 +89,8 @@ def _give(target: Target, text: str) -> int:
             f"{target.program[0]} is not on the PATH; install it, or write the text of "
             "--dry-run where it is."
         )
-    words = list(target.program)
-    if words[0] == "sky":  # which reads files alone
-        words.append("/dev/stdin")
-    return subprocess.run(words, input=text, text=True, check=False).returncode
+    with tempfile.TemporaryDirectory() as directory:
+        # Not on its standard input, from which an ssh in it would read on.
+        file = Path(directory, target.template)
+        file.write_text(text, encoding="utf-8")
+        return subprocess.run([*target.program, str(file)], check=False).returncode
