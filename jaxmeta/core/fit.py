@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import math
 import time
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,14 +15,13 @@ import numpy as np
 
 from jaxmeta.core import hosts
 from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
-from jaxmeta.core.evaluate import Evaluator, TaskValues, make_evaluator
+from jaxmeta.core.evaluate import TaskValues
 from jaxmeta.core.experiment import Experiment
 from jaxmeta.core.loops import loops_well
 from jaxmeta.core.metrics import (
     Interval,
     Metrics,
     Values,
-    interval,
     merge,
     sum_first_axis,
     to_values,
@@ -43,7 +41,7 @@ from jaxmeta.core.train import (
     make_train_step,
     step_key,
 )
-from jaxmeta.core.types import Split
+from jaxmeta.core.validation import Validation, evaluator_of, spreads
 from jaxmeta.core.writers import Writer
 
 Advance = Callable[[TrainState, int], tuple[TrainState, Metrics]]
@@ -89,9 +87,10 @@ def make_advance(experiment: Experiment) -> Advance:
         step_metrics=experiment.step_metrics,
     )
     root = jax.random.key(experiment.seed)
-    slots = parallel.split_rows(jnp.arange(experiment.tasks_per_step))
+    slots = jnp.arange(experiment.tasks_per_step)
 
     if isinstance(source, DeviceSource):
+        slots = parallel.split_rows(slots)
         draw = draw_on_shards(source, parallel, "train")
         data = parallel.replicate(source.load())
 
@@ -122,7 +121,7 @@ def make_advance(experiment: Experiment) -> Advance:
             draw = functools.partial(
                 source.sample, step_key(root, DRAW, i), split="train"
             )
-            return parallel.draw_rows(draw, jnp.arange(experiment.tasks_per_step))
+            return parallel.draw_rows(draw, slots)
 
     compiled_step = jax.jit(step, donate_argnums=0)
 
@@ -247,63 +246,6 @@ def _is_json(value: Values) -> bool:
     return isinstance(value, list) or math.isfinite(value)
 
 
-class Validation:
-    """Measures a state on the validation tasks and keeps the best one seen."""
-
-    def __init__(self, run: Run[Experiment], like: TrainState):
-        self._settings, self._steps = run.experiment.evaluation, run.experiment.steps
-        self._best, self._best_value = run.best, None
-        try:
-            if (found := self._best.restore(like)) is not None:
-                self._best_value = found[1]["value"]
-        except CheckpointError as error:  # the run itself can go on
-            warnings.warn(f"starting to look for the best anew: {error}", stacklevel=2)
-        self._key = step_key(jax.random.key(run.experiment.seed), EVALUATE, 0)
-        self._evaluator = evaluator_of(run.experiment, "validation")
-
-    def due(self, step: int) -> bool:
-        """Whether this step is one to validate: every so often, and the last."""
-        every = self._settings.every
-        return bool(every) and (step % every == 0 or step == self._steps)
-
-    def __call__(self, state: TrainState, step: int) -> dict[str, Values]:
-        num_tasks = self._settings.num_validation_tasks
-        tasks = self._evaluator(state.params, state.model_state, self._key, num_tasks)
-        values, spreads = {}, _spreads(tasks)
-        for name, spread in sorted(spreads.items()):
-            values[f"validation/{name}"] = spread.mean
-            values[f"validation/{name}_low"] = spread.low
-            values[f"validation/{name}_high"] = spread.high
-        chosen = spreads[self._settings.metric]
-        value = chosen.mean
-        if self._settings.over_tasks == "worst":
-            largest = self._settings.mode == "min"
-            value = chosen.largest if largest else chosen.smallest
-            values[f"validation/worst_{self._settings.metric}"] = value
-        if self._is_best(value):
-            self._best_value = value
-            self._best.save(step, state, {"value": value})
-        return values
-
-    def _is_best(self, value: float) -> bool:
-        if self._best_value is None or math.isnan(self._best_value):
-            return True
-        better = self._best_value - value
-        return better > 0 if self._settings.mode == "min" else better < 0
-
-
-def evaluator_of(experiment: Experiment, split: Split) -> Evaluator:
-    """The compiled evaluator of an experiment for one split."""
-    return make_evaluator(
-        experiment.learner,
-        experiment.source,
-        split=split,
-        parallel=experiment.parallel,
-        tasks_per_batch=experiment.evaluation.tasks_per_batch,
-        precision=experiment.precision,
-    )
-
-
 def _last_good(latest: Checkpoints, step: int, skipped: int) -> str:
     steps = latest.steps()
     last = f"step {steps[-1]} in {latest.directory}" if steps else "none was written"
@@ -350,12 +292,6 @@ def measure(run: Run[Experiment], *, num_tasks: int | None = None) -> TaskValues
     return evaluator(state.params, state.model_state, key, num_tasks)
 
 
-def _spreads(values: TaskValues) -> dict[str, Interval]:
-    # A model that overflows on some tasks has an infinite mean and no interval.
-    with np.errstate(invalid="ignore", over="ignore"):
-        return {name: interval(rows) for name, rows in values.items()}
-
-
 def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval]:
     """Trains a run to its end, measures it on test tasks and writes its result.
 
@@ -388,10 +324,10 @@ def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval
                 write_card()
             raise
         if not first:
-            return _spreads(values)
+            return spreads(values)
         np.savez(run.directory / "test_tasks.npz", **values)  # pyright: ignore[reportArgumentType]
         write_card()
-        summary = {name: spread._asdict() for name, spread in _spreads(values).items()}
+        summary = {name: spread._asdict() for name, spread in spreads(values).items()}
         write_json(run.result_path, summary)
     return result(run)
 
