@@ -219,3 +219,13 @@ class LoopConv4(Conv4):
 
     def convolution(self) -> nn.Module:
         return Conv3x3(features=self.features, drawn=self.drawn, patched=False)
+
+    @nn.nowrap
+    def patched(self) -> Conv4:
+        """The same network for many tasks at once, which has forward derivatives."""
+        return Conv4(
+            features=self.features,
+            num_classes=self.num_classes,
+            num_blocks=self.num_blocks,
+            drawn=self.drawn,
+        )

@@ -29,7 +29,6 @@ Published = Mapping[str, Sequence[str]]
 """`{row: figures}` as printed, in percent, in the order of the columns."""
 
 _NUM_IMAGES, _NUM_TASKS = 512, 5
-_LINEN = ("parent", "name")
 
 
 def aug_table(
@@ -150,9 +149,7 @@ def _patched(learner: Any) -> Any:
     network = getattr(learner, "network", None)
     if not isinstance(network, LoopConv4):
         return learner
-    names = [field.name for field in dataclasses.fields(Conv4) if field.init]
-    same = {name: getattr(network, name) for name in names if name not in _LINEN}
-    return dataclasses.replace(learner, network=Conv4(**same))
+    return dataclasses.replace(learner, network=network.patched())
 
 
 def noticed(runs: Runs, column: str) -> list[list[str]]:
