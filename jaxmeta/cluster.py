@@ -113,7 +113,7 @@ def agree(experiment: Any, options: ClusterOptions) -> None:
         return
     parallel = getattr(experiment, "parallel", None)
     spread = getattr(parallel, "backend", None) == "shard_map"
-    if not spread or getattr(parallel, "num_shards", 0) < jax.device_count():
+    if parallel is None or not spread or parallel.mesh.size < jax.device_count():
         raise UserError(
             f"{jax.process_count()} processes need an experiment that uses all their "
             "devices by parallel.backend shard_map, which this one does not; run it in "

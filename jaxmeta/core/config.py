@@ -76,8 +76,8 @@ def to_json(obj: Any) -> Any:
       >>> to_json(Parallel(backend="vmap"))["backend"]
       'vmap'
       >>> from_json(to_json(Parallel(num_devices=2)))
-      Parallel(backend='shard_map', num_devices=2, task_batch_size=None,
-               deterministic=False)
+      Parallel(backend='shard_map', num_devices=2, params_shards=1, data_shards=1,
+               task_batch_size=None, deterministic=False)
     """
     if obj is None or isinstance(obj, bool | int | float | str):
         return obj

@@ -67,6 +67,7 @@ def make_evaluator(
         # Slot i is drawn with `fold_in(key, i)`; no slot reaches this number.
         root = jax.random.fold_in(key, jnp.iinfo(jnp.int32).max)
         keys = jax.vmap(partial(jax.random.fold_in, root))(slots)
+        tasks = parallel.split_examples(tasks)
         with jax.default_matmul_precision(precision):
             # Whole on every device, as every process reads them.
             return parallel.gather(over_tasks((params, model_state), tasks, keys))

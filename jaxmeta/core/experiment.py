@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
+import jax
 import optax
 
 from jaxmeta.core.aggregate import TaskAggregator, mean_over_tasks
@@ -56,17 +57,24 @@ class Optimizer:
     clip_norm: float | None = None
     """Global norm to which the aggregated gradient is clipped; None: not clipped."""
 
+    accumulate: int = 1
+    """Outer steps whose gradients are averaged into one update, >= 1: a larger batch
+    of tasks than fits. Between-task rules see the tasks of one step at a time."""
+
     def __post_init__(self):
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, got {value}.")
+        _at_least(1, accumulate=self.accumulate)
 
     def make(self) -> tuple[TaskAggregator, optax.GradientTransformation]:
         """The aggregator and the chain that follows it."""
         step = self.transform(self.learning_rate)
         if self.clip_norm is not None:
             step = optax.chain(optax.clip_by_global_norm(self.clip_norm), step)
+        if self.accumulate > 1:
+            step = optax.MultiSteps(step, self.accumulate).gradient_transformation()
         return self.aggregator(), step
 
 
@@ -181,7 +189,9 @@ class Experiment:
     """Root of every random number of the run."""
 
     precision: Precision = "highest"
-    """Matmul precision: highest (float32), high, default (TF32 or bfloat16)."""
+    """Matmul precision: highest (float32), high, default (TF32 or bfloat16), or
+    BF16_BF16_F32: products of bfloat16, added up in float32. Parameters, inner loop,
+    gradients of tasks and what is made of them are float32 with all of them."""
 
     max_skips: int = 10
     """Steps in a row with a non-finite loss or update that are skipped."""
@@ -205,7 +215,11 @@ class Experiment:
                 )
 
     def check_devices(self) -> None:
-        """Raises ValueError unless batches divide over the devices that are here."""
+        """Raises ValueError unless the devices that are here can run this."""
+        if self.precision == "BF16_BF16_F32" and jax.default_backend() == "cpu":
+            raise ValueError(
+                "precision BF16_BF16_F32 is for accelerators; on a CPU set default."
+            )
         self.parallel.check_divisible(self.tasks_per_step, "tasks_per_step")
         self.parallel.check_divisible(
             self.evaluation.tasks_per_batch, "evaluation.tasks_per_batch"

@@ -53,7 +53,8 @@ class NonFiniteError(Exception):
 
 def initial_state(experiment: Experiment) -> TrainState:
     """The state of an experiment before its first step, on its devices."""
-    return experiment.parallel.replicate(_first_state(experiment))
+    state = _first_state(experiment)
+    return jax.device_put(state, experiment.parallel.placement(state))
 
 
 def _first_state(experiment: Experiment) -> TrainState:

@@ -1,94 +1,30 @@
-"""Mapping tasks onto devices: the only file that names a mesh axis.
+"""Mapping tasks onto devices.
 
 The rule of the house is *differentiate inside, communicate outside*: a collective
 never appears inside a differentiated function. `jax.shard_map` with its default
 `check_vma=True` breaks that rule silently (the inner gradient of replicated
 parameters is summed over devices, and the inner loop takes the step of everybody's
 tasks), hence `check_vma=False` here, and a test for every learner that all backends
-agree.
+agree. Only the axis `data` inside a task is left to XLA, which splits sums over
+examples by itself, in the forward pass and in every gradient of it.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxmeta.core.mesh import ALONE, DATA, PARAMS, TASKS, make_mesh, shard_of
 from jaxmeta.core.types import Array, Backend
 
-TASKS = "tasks"
 BACKENDS = ("loop", "vmap", "pmap", "shard_map")
-
-
-def make_mesh(num_devices: int | None = None) -> Mesh:
-    """A mesh with the single axis `tasks` over the first `num_devices` devices.
-
-    Axis types are `Auto`: under JAX's default `Explicit` axes a convolutional inner
-    loop does not trace.
-
-    Args:
-      num_devices: how many devices; all of them when None.
-
-    Raises:
-      ValueError: if there are fewer devices than asked for.
-
-    Example:
-      >>> dict(make_mesh(1).shape)
-      {'tasks': 1}
-    """
-    devices = jax.devices()
-    if num_devices is None:
-        num_devices = len(devices)
-    if not 1 <= num_devices <= len(devices):
-        raise ValueError(
-            f"num_devices must be between 1 and {len(devices)} (the devices present),"
-            f" got {num_devices}."
-        )
-    return jax.make_mesh(
-        (num_devices,),
-        (TASKS,),
-        axis_types=(AxisType.Auto,),
-        devices=devices[:num_devices],
-    )
-
-
-class Shard(NamedTuple):
-    """What one device may ask of the others, outside any differentiated function.
-
-    Attributes:
-      gather: `[local, ...] -> [task, ...]`, everybody's rows.
-      total: a pytree summed over devices.
-      own: `[task, ...] -> [local, ...]`, this device's rows.
-    """
-
-    gather: Callable[[Array], Array]
-    total: Callable[[Any], Any]
-    own: Callable[[Array], Array]
-
-
-_ALONE = Shard(gather=lambda x: x, total=lambda tree: tree, own=lambda x: x)
-
-
-def _one_of(num_shards: int, deterministic: bool) -> Shard:
-    def own(x: Array) -> Array:
-        size = x.shape[0] // num_shards
-        start = jax.lax.axis_index(TASKS) * size
-        return jax.lax.dynamic_slice_in_dim(x, start, size)
-
-    def in_order(x: Array) -> Array:
-        return jax.lax.all_gather(x, TASKS).sum(0)
-
-    return Shard(
-        gather=lambda x: jax.lax.all_gather(x, TASKS, tiled=True),
-        total=lambda tree: (
-            jax.tree.map(in_order, tree) if deterministic else jax.lax.psum(tree, TASKS)
-        ),
-        own=own,
-    )
 
 
 def _num_rows(batch: Any) -> int:
@@ -111,7 +47,14 @@ class Parallel:
     """loop (Python, for debugging), vmap (one device), pmap or shard_map (many)."""
 
     num_devices: int | None = None
-    """Devices on the task axis, for pmap and shard_map; all when None."""
+    """Devices in use, for pmap and shard_map; all when None."""
+
+    params_shards: int = 1
+    """Devices that share one copy of the parameters and of the optimiser's state
+    between steps, each with tasks of its own (FSDP); for shard_map."""
+
+    data_shards: int = 1
+    """Devices that share the examples of one task; for shard_map."""
 
     task_batch_size: int | None = None
     """Tasks that are in memory at a time on one device; all when None."""
@@ -125,37 +68,93 @@ class Parallel:
             raise ValueError(
                 f"backend must be one of {', '.join(BACKENDS)}, got {self.backend!r}."
             )
-        for name in ("num_devices", "task_batch_size"):
+        for name in (
+            "num_devices",
+            "task_batch_size",
+            "params_shards",
+            "data_shards",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1 or None, got {value}.")
+        if self.params_shards * self.data_shards > 1:
+            if self.backend != "shard_map":
+                raise ValueError(
+                    "params_shards and data_shards need the backend 'shard_map', got "
+                    f"{self.backend!r}."
+                )
+            if self.deterministic:
+                raise ValueError(
+                    "deterministic needs params_shards and data_shards of 1: what "
+                    "those devices find is added up by XLA, in its own order."
+                )
 
     @functools.cached_property
     def mesh(self) -> Mesh:
         """The mesh of this setting; one device for loop and vmap."""
         alone = self.backend in ("loop", "vmap")
-        return make_mesh(1 if alone else self.num_devices)
+        return make_mesh(
+            1 if alone else self.num_devices,
+            params_shards=self.params_shards,
+            data_shards=self.data_shards,
+        )
 
     @property
     def num_shards(self) -> int:
         """How many devices share the tasks."""
-        return self.mesh.shape[TASKS]
+        return self.mesh.shape[TASKS] * self.params_shards
+
+    @property
+    def _axes(self) -> tuple[str, ...]:
+        """The axes that tasks are spread over."""
+        return (TASKS, PARAMS) if self.params_shards > 1 else (TASKS,)
+
+    def _rows(self, *others: str | None) -> NamedSharding:
+        return NamedSharding(self.mesh, P(self._axes, *others))
 
     def check_divisible(self, num_tasks: int, name: str = "num_tasks") -> None:
         """Raises ValueError unless every device gets equally many tasks."""
         if num_tasks % self.num_shards:
             raise ValueError(
-                f"{name} must be a multiple of the {self.num_shards} devices on the "
-                f"task axis, got {num_tasks}; change it or set parallel.num-devices."
+                f"{name} must be a multiple of the {self.num_shards} devices that "
+                f"share tasks, got {num_tasks}; change it or set parallel.num-devices."
             )
 
     def replicate(self, tree: Any) -> Any:
         """Puts a copy of `tree` on every device of the mesh."""
         return jax.device_put(tree, NamedSharding(self.mesh, P()))
 
+    def placement(self, state: Any) -> Any:
+        """Where what lasts from step to step is kept: a sharding for every leaf.
+
+        Leaves are whole on every device, or in `params_shards` shares along the longest
+        axis that divides.
+        """
+        return jax.tree.map(
+            lambda leaf: self._by_column(jnp.shape(leaf), 0, PARAMS), state
+        )
+
+    def keep(self, state: Any) -> Any:
+        """Puts results into their `placement`, inside `jit`."""
+        if not self._is_spread:
+            return state
+        return jax.lax.with_sharding_constraint(state, self.placement(state))
+
     def split_rows(self, tree: Any) -> Any:
         """Spreads the leading (task) axis of `tree` over the mesh."""
-        return jax.device_put(tree, NamedSharding(self.mesh, P(TASKS)))
+        return jax.device_put(tree, self._rows())
+
+    def split_examples(self, tasks: Any) -> Any:
+        """Spreads the second axis of tasks over the axis `data`, inside `jit`."""
+        if self.data_shards == 1:
+            return tasks
+
+        def spread(leaf: Array) -> Array:
+            divides = leaf.ndim > 1 and leaf.shape[1] % self.data_shards == 0
+            sharding = self._rows(DATA) if divides else self._rows()
+            return jax.lax.with_sharding_constraint(leaf, sharding)
+
+        return jax.tree.map(spread, tasks)
 
     def draw_rows(self, draw: Callable[[Array], Any], slots: Array) -> Any:
         """Spreads what is drawn for `slots`, every process drawing its own alone.
@@ -166,17 +165,23 @@ class Parallel:
         """
         if jax.process_count() == 1:
             return self.split_rows(draw(slots))
-        sharding = NamedSharding(self.mesh, P(TASKS))
+        sharding = self._rows()
         mine = sharding.addressable_devices_indices_map(slots.shape).values()
-        first = min(row[0].start or 0 for row in mine if row)
-        num_rows = len(slots) * len(mine) // self.num_shards
-        drawn = draw(slots[first : first + num_rows])
-        return jax.tree.map(
-            lambda leaf: jax.make_array_from_process_local_data(
-                sharding, leaf, (*slots.shape, *leaf.shape[1:])
-            ),
-            drawn,
-        )
+        starts = sorted({row[0].start or 0 for row in mine if row})
+        size = len(slots) // self.num_shards
+        drawn = draw(jnp.concatenate([slots[i : i + size] for i in starts]))
+
+        def whole(leaf: Array) -> Array:
+            local = dict(
+                zip(starts, np.split(np.asarray(leaf), len(starts)), strict=True)
+            )
+            return jax.make_array_from_callback(
+                (*slots.shape, *leaf.shape[1:]),
+                sharding,
+                lambda index: local[index[0].start or 0],
+            )
+
+        return jax.tree.map(whole, drawn)
 
     def split_columns(self, tree: Any, *, first_axis: int = 1) -> Any:
         """Spreads leaves by parameter: `[task, *p]` over the longest axis of `p`.
@@ -194,7 +199,10 @@ class Parallel:
             return tree
         if self.deterministic:
             return self.gather(tree)
-        return jax.tree.map(lambda leaf: self._by_column(leaf, first_axis), tree)
+        shardings = jax.tree.map(
+            lambda leaf: self._by_column(leaf.shape, first_axis, *self._axes), tree
+        )
+        return jax.lax.with_sharding_constraint(tree, shardings)
 
     def gather(self, tree: Any) -> Any:
         """Makes arrays whole on every device again, inside `jit`."""
@@ -208,16 +216,18 @@ class Parallel:
 
     @property
     def _is_spread(self) -> bool:
-        return self.backend == "shard_map" and self.num_shards > 1
+        return self.backend == "shard_map" and self.mesh.size > 1
 
-    def _by_column(self, leaf: Array, first_axis: int) -> Array:
-        axes = range(first_axis, leaf.ndim)
-        axes = [i for i in axes if leaf.shape[i] % self.num_shards == 0]
-        spec: list[str | None] = [None] * leaf.ndim
-        if axes:
-            spec[max(axes, key=lambda i: leaf.shape[i])] = TASKS
-        sharding = NamedSharding(self.mesh, P(*spec))
-        return jax.lax.with_sharding_constraint(leaf, sharding)
+    def _by_column(
+        self, shape: tuple[int, ...], first_axis: int, *names: str
+    ) -> NamedSharding:
+        """The longest axis that divides over the devices of the named mesh axes."""
+        size = math.prod(self.mesh.shape.get(name, 1) for name in names)
+        axes = [i for i in range(first_axis, len(shape)) if shape[i] % size == 0]
+        spec: list[tuple[str, ...] | None] = [None] * len(shape)
+        if axes and size > 1:
+            spec[max(axes, key=lambda i: shape[i])] = names
+        return NamedSharding(self.mesh, P(*spec))
 
     def over_local_tasks(self, fn: Callable) -> Callable:
         """Maps `fn(shared, *one)` over the rows that one device holds.
@@ -255,8 +265,9 @@ class Parallel:
           `(shared, *batch) -> (same, rows)` on whole arrays.
         """
         if self.backend in ("loop", "vmap"):
-            return functools.partial(body, _ALONE)
-        body = functools.partial(body, _one_of(self.num_shards, self.deterministic))
+            return functools.partial(body, ALONE)
+        shard = shard_of(self.num_shards, self._axes, self.deterministic)
+        body = functools.partial(body, shard)
         if self.backend == "pmap":
             return self._pmapped(body)
         return self._shard_mapped(body)
@@ -267,8 +278,9 @@ class Parallel:
             return jax.shard_map(
                 body,
                 mesh=self.mesh,
-                in_specs=(P(), *(P(TASKS) for _ in batch)),
-                out_specs=(P(), P(TASKS)),
+                in_specs=(P(), *(P(self._axes) for _ in batch)),
+                out_specs=(P(), P(self._axes)),
+                axis_names=set(self._axes),
                 check_vma=False,
             )(shared, *batch)
 

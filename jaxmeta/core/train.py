@@ -193,6 +193,7 @@ def make_train_step(
     def step(state: TrainState, tasks: Task, key: PRNGKey):
         (num_tasks,) = tasks.task_id.shape
         keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_tasks))
+        tasks = parallel.split_examples(tasks)
         with jax.default_matmul_precision(precision):
             updates, opt_state, losses, metrics, states, task_grads = propose(
                 state, tasks, keys
@@ -238,7 +239,7 @@ def make_train_step(
         metrics["skipped"] = Mean(
             jnp.where(healthy, 0.0, 1.0), jnp.ones((), jnp.float32)
         )
-        return parallel.gather((new, metrics))
+        return parallel.keep(new), parallel.gather(metrics)
 
     return step
 
@@ -308,6 +309,7 @@ def _weighted_update(learner, aggregator: WeightsOnly, tx, parallel: Parallel):
         (grads, (metrics, states), aggregator_state), losses = on_shards(
             shared, tasks, keys
         )
+        grads = parallel.keep(grads)
         updates, tx_state = _update(tx, grads, tx_state, state.params, losses, tasks)
         opt_state = (aggregator_state, tx_state)
         return _Proposal(updates, opt_state, losses, metrics, states, None)
@@ -352,7 +354,7 @@ def _spread(
     def update(updates, state, params=None, **extra):
         spread = parallel.split_columns(updates)
         reduced = aggregator.update(spread, state, params, **extra)
-        return parallel.gather(parallel.split_columns(reduced, first_axis=0))
+        return parallel.keep(parallel.split_columns(reduced, first_axis=0))
 
     return optax.GradientTransformationExtraArgs(aggregator.init, update)
 

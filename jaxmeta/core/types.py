@@ -26,7 +26,12 @@ Adapted: TypeAlias = Any
 """What `Learner.adapt` returns. Opaque: fast weights, a context, batch statistics."""
 
 Split: TypeAlias = Literal["train", "validation", "test"]
-Precision: TypeAlias = Literal["highest", "high", "default"]
+
+Precision: TypeAlias = Literal["highest", "high", "default", "BF16_BF16_F32"]
+"""Of products, in JAX's own words: `jax.default_matmul_precision`. The last one is a
+`jax.lax.DotAlgorithmPreset` of accelerators, which convolutions take for "default". A
+CPU multiplies in float32 whatever else is asked."""
+
 Backend: TypeAlias = Literal["loop", "vmap", "pmap", "shard_map"]
 
 TaskIds: TypeAlias = Int[Array, " task"]

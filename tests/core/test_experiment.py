@@ -31,6 +31,7 @@ def test_rates_and_norms_must_be_positive_and_finite(name, value):
         (Evaluation, {"num_test_tasks": 0}, "num_test_tasks must be >= 1, got 0"),
         (Evaluation, {"tasks_per_batch": 0}, "tasks_per_batch must be >= 1, got 0"),
         (Evaluation, {"checkpoint": "best"}, "'best' needs validations"),
+        (Optimizer, {"accumulate": 0}, "accumulate must be >= 1, got 0"),
         (Checkpointing, {"every": -2}, "every must be >= 0, got -2"),
         (Checkpointing, {"keep": 1}, "keep must be >= 2, got 1"),
         (_experiment, {"tasks_per_step": 0}, "tasks_per_step must be >= 1, got 0"),
@@ -77,6 +78,8 @@ def test_a_choice_that_is_none_is_named(changes, message):
             "evaluation.tasks_per_batch must be a multiple of the 4 devices",
         ),
         ({"parallel": Parallel(num_devices=99)}, "between 1 and 4 .* got 99"),
+        ({"parallel": Parallel(params_shards=3)}, "divide the 4 devices, got 3 x 1"),
+        ({"precision": "BF16_BF16_F32"}, "is for accelerators; on a CPU set default"),
     ],
 )
 def test_what_does_not_fit_the_devices_is_named(changes, message):
@@ -102,6 +105,23 @@ def test_an_optimizer_aggregates_then_clips_then_steps():
     updates, _ = tx.update(summed, tx.init(params), params)
     # The sum (3, 4) has norm 5; clipped to 1, then half a step down.
     np.testing.assert_allclose(updates, [-0.3, -0.4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("transform", [optax.sgd, optax.adam])
+def test_gradients_of_several_steps_make_one_update(transform):
+    rate = {"transform": transform, "learning_rate": 0.5, "clip_norm": 2.0}
+    _, often = Optimizer(**rate, accumulate=3).make()
+    _, once = Optimizer(**rate).make()
+    params = jnp.array([1.0, -1.0])
+    grads = jnp.array([[3.0, 0.0], [0.0, 4.0], [3.0, 2.0], [1.0, 1.0], [2.0, 0.0]])
+    state, moved = often.init(params), [params]
+    for grad in grads:
+        updates, state = often.update(grad, state, moved[-1])
+        moved.append(optax.apply_updates(moved[-1], updates))
+    expected, _ = once.update(grads[:3].mean(0), once.init(params), params)
+    np.testing.assert_array_equal(moved[1:3], [params, params])
+    np.testing.assert_allclose(moved[3], params + expected, rtol=1e-6)
+    np.testing.assert_array_equal(moved[5], moved[3])
 
 
 def test_an_experiment_is_equal_to_its_twin():

@@ -8,7 +8,8 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from jaxmeta import Parallel, map_tasks
-from jaxmeta.core.parallel import BACKENDS, TASKS, make_mesh
+from jaxmeta.core.mesh import TASKS, make_mesh
+from jaxmeta.core.parallel import BACKENDS
 
 MANY = ("pmap", "shard_map")
 

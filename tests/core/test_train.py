@@ -421,6 +421,29 @@ def test_the_second_step_does_not_recompile(backend, smoke_tasks):
     assert compiled == []
 
 
+@pytest.mark.usefixtures("untyped")  # lowering gives descriptions of arrays
+@pytest.mark.parametrize("aggregator", [mean_over_tasks(), None])
+def test_products_of_bfloat16_are_added_up_in_float32_and_nothing_else_is(
+    aggregator, smoke_tasks
+):
+    first = optax.identity() if aggregator else mean_over_tasks()
+    tx = optax.chain(first, optax.adam(0.1))
+    step, state = _make(smoke_learner(), tx, aggregator, precision="BF16_BF16_F32")
+    traced = step.trace(state, smoke_tasks(0, 4), KEY)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    learned = [line for line in products if "accumulation_type = f32" in line]
+    assert learned
+    for line in learned:
+        assert "lhs_precision_type = bf16" in line
+        assert "rhs_precision_type = bf16" in line
+    # What aggregators multiply stays exact, and no array is of bfloat16.
+    assert all("HIGHEST" in line for line in products if line not in learned)
+    assert "xbf16>" not in text
+    new, _ = jax.eval_shape(step, state, smoke_tasks(0, 4), KEY)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(new.params))
+
+
 def test_a_step_of_your_own_needs_no_jit(smoke_tasks):
     learner, tx = smoke_learner(), optax.chain(mean_over_tasks(), optax.sgd(0.1))
     step, state = _make(learner, tx)
