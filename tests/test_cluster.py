@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import pytest
 from jaxmeta.cli import main
 from jaxmeta.cluster import join
 from jaxmeta.core.lock import LOCK, locked
-from jaxmeta.core.testing import timeless_rows
+from jaxmeta.core.testing import free_port, timeless_rows
 from jaxmeta.core.watchdog import HUNG, Watchdog
 from jaxmeta.launch_job import PREEMPTED, Job
 from jaxmeta.launcher import Local
@@ -64,18 +63,6 @@ def workspace(tmp_path, monkeypatch):
     (tmp_path / "config.py").write_text(CONFIG)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def free_port(low=0, high=65535):
-    """A port of this machine that nobody listens on."""
-    for port in range(low, high):
-        with socket.socket() as tried:
-            try:
-                tried.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return tried.getsockname()[1]
-    raise AssertionError("there is none")
 
 
 class Pair:

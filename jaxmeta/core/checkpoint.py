@@ -7,11 +7,13 @@ at before orbax sees it, and a CRC-32, dtype and shape per leaf, and `restore` f
 back, with one warning, to the newest step that is whole.
 """
 
+import contextlib
 import json
 import logging
 import textwrap
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,41 +96,66 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self._keep = keep
         self._opened: ocp.CheckpointManager | None = None
+        self._unfinished: int | None = None
 
     def _manager(self) -> ocp.CheckpointManager:
         if self._opened is None:
             # What orbax logs as an error, with a traceback, it raises here as well.
             logging.getLogger("absl").setLevel(logging.CRITICAL)
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=self._keep, enable_async_checkpointing=False
+                max_to_keep=self._keep, enable_async_checkpointing=True
             )
             self._opened = ocp.CheckpointManager(self.directory, options=options)
         return self._opened
 
     def steps(self) -> list[int]:
-        """Steps that claim to be there, ascending."""
-        if not self.directory.is_dir():
-            return []
-        return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdigit())
+        """Steps that claim to be there or are being written, ascending."""
+        found = set() if self._unfinished is None else {self._unfinished}
+        if self.directory.is_dir():
+            names = (path.name for path in self.directory.iterdir())
+            found |= {int(name) for name in names if name.isdigit()}
+        return sorted(found)
 
     def save(self, step: int, state: Any, extra: dict[str, Any] | None = None) -> None:
-        """Writes `state` and `extra` (JSON) for `step`, atomically.
+        """Takes `state` and `extra` (JSON) for `step`; they are written meanwhile.
+
+        The state may be given away as soon as this returns. A step is there whole or
+        not at all, and the last one is there after `finish`.
 
         Raises:
-          CheckpointError: if the file system refuses; older steps are untouched.
+          CheckpointError: if the file system refuses this step or the one before it;
+            older steps are untouched.
         """
+        self.finish()
         meta = {"leaves": fingerprint(state), "extra": extra or {}}
         composite = ocp.args.Composite(
             state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
         )
-        try:
+        with self._writing(step):
             # It may have been written before the run fell back behind it.
             if hosts.as_first(step in self.steps()):
                 self._manager().delete(step)
             self._manager().save(step, args=composite, force=True)
+        self._unfinished = step
+
+    def finish(self) -> None:
+        """Returns when the last step is on disk.
+
+        Raises:
+          CheckpointError: if the file system refuses it.
+        """
+        if (step := self._unfinished) is None:
+            return
+        self._unfinished = None
+        with self._writing(step):
             self._manager().wait_until_finished()
             if hosts.is_first():
                 self._write_files(self.directory / str(step))
+
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:  # tensorstore raises many types for a full disk
             older = [s for s in self.steps() if s != step]
             kept = f"step {older[-1]} is intact" if older else "there is none before it"
@@ -159,6 +186,7 @@ class Checkpoints:
         Raises:
           CheckpointError: if there are checkpoints and none is whole.
         """
+        self.finish()
         damaged: list[str] = []
         fix = "go on with the version that wrote it, or train in another run directory"
         for step in reversed(self.steps()):
@@ -204,7 +232,8 @@ class Checkpoints:
         return items["state"], extra
 
     def close(self) -> None:
-        """Releases the directory."""
+        """Finishes, and releases the directory."""
+        self.finish()
         if self._opened is not None:
             self._opened.close()
             self._opened = None

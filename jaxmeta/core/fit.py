@@ -1,12 +1,12 @@
 """`fit`: the outer loop with logging, validation, checkpoints and resumption."""
 
-import contextlib
 import dataclasses
 import functools
 import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from typing import Any
 
 import jax
@@ -198,7 +198,7 @@ def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:
     with reading(run.directory):
         writer.resume(done)
     progress.resume(done)
-    with Preemption() as preemption:
+    with closing(latest), closing(validation), Preemption() as preemption:
         while done < experiment.steps:
             until_log = experiment.log_every - done % experiment.log_every
             num_steps = min(until_log, experiment.steps - done)
@@ -211,6 +211,8 @@ def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:
             asked = preemption.reached(done, num_steps) and done < experiment.steps
             stuck = (skipped := int(state.skipped)) > experiment.max_skips
             if validation.due(done) and not stuck:
+                # Two that are written at once get in each other's way.
+                latest.finish()
                 values |= validation(state, done)
             rate = num_steps * experiment.tasks_per_step / seconds
             # An average of nothing is left out, so that every line is valid JSON.
@@ -234,12 +236,10 @@ def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:
             if done == experiment.steps or healthy or (asked and not skipped):
                 latest.save(done, state)
             if asked:
-                latest.close()
                 raise PreemptedError(
                     f"asked to end at step {done}. The same command goes on from the "
                     f"last checkpoint in {latest.directory}."
                 )
-    latest.close()
     return state
 
 
@@ -321,7 +321,7 @@ def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval
                 values = measure(run)
         except BaseException:
             # What ended it must be told, not that the card could not be written.
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 write_card()
             raise
         if not first:

@@ -166,19 +166,19 @@ class Parallel:
         if jax.process_count() == 1:
             return self.split_rows(draw(slots))
         sharding = self._rows()
+        first = lambda index: (index[0].start or 0) if index else 0
         mine = sharding.addressable_devices_indices_map(slots.shape).values()
-        starts = sorted({row[0].start or 0 for row in mine if row})
+        starts = sorted({first(index) for index in mine})
         size = len(slots) // self.num_shards
         drawn = draw(jnp.concatenate([slots[i : i + size] for i in starts]))
 
         def whole(leaf: Array) -> Array:
-            local = dict(
-                zip(starts, np.split(np.asarray(leaf), len(starts)), strict=True)
-            )
+            blocks = np.split(np.asarray(leaf), len(starts))
+            local = dict(zip(starts, blocks, strict=True))
             return jax.make_array_from_callback(
                 (*slots.shape, *leaf.shape[1:]),
                 sharding,
-                lambda index: local[index[0].start or 0],
+                lambda index: local[first(index)],
             )
 
         return jax.tree.map(whole, drawn)

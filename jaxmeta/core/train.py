@@ -108,7 +108,8 @@ def init_state(
       >>> int(state.step)
       0
     """
-    params, model_state = learner.init(key, example)
+    # One program: by itself every random number would be compiled.
+    params, model_state = jax.jit(learner.init)(key, example)
     link = optax.identity() if aggregator is None else aggregator
     return TrainState(
         step=jnp.zeros((), jnp.int32),

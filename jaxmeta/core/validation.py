@@ -52,7 +52,12 @@ class Validation:
         if self._is_best(value):
             self._best_value = value
             self._best.save(step, state, {"value": value})
+            self._best.finish()
         return values
+
+    def close(self) -> None:
+        """Releases the directory of the best state."""
+        self._best.close()
 
     def _is_best(self, value: float) -> bool:
         if self._best_value is None or math.isnan(self._best_value):

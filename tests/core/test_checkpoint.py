@@ -112,6 +112,27 @@ def test_nothing_written_is_nothing_restored(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_state_may_be_given_away_while_it_is_written(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=8)
+    parallel = Parallel(params_shards=2)
+    state = {str(i): jnp.full((256, 256), float(i)) for i in range(4)}
+    state = jax.device_put(state, parallel.placement(state))
+    up = lambda state: parallel.keep(jax.tree.map(lambda x: x + 1, state))
+    step = jax.jit(up, donate_argnums=0)
+    for i in range(6):
+        checkpoints.save(i, state)
+        assert checkpoints.steps() == list(range(i + 1))
+        for _ in range(3):
+            state = step(state)
+    checkpoints.close()
+    # Of each step what it was, no later value: the newest is deleted to see the rest.
+    for i in reversed(range(6)):
+        found, _ = _restore(tmp_path, state)
+        for name, leaf in found.items():
+            np.testing.assert_array_equal(leaf, np.full(leaf.shape, int(name) + 3 * i))
+        shutil.rmtree(tmp_path / str(i))
+
+
 def test_old_steps_are_removed(copy):
     checkpoints = Checkpoints(copy, keep=2)
     checkpoints.save(30, make_state(30))

@@ -141,7 +141,10 @@ def test_a_checkpoint_in_shares_is_read_whole_and_the_other_way_round(tmp_path):
         found, _ = reader.restore(like)
         reader.close()
         assert_trees_close(
-            jax.device_get(found.params), jax.device_get(state.params), rtol=0.0, atol=0.0
+            jax.device_get(found.params),
+            jax.device_get(state.params),
+            rtol=0.0,
+            atol=0.0,
         )
         assert _is_kept(found, parallel)
 

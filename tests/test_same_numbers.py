@@ -1,0 +1,152 @@
+"""However devices and processes share the tasks, a run takes the same steps.
+
+MSR, ARM-CML and PCGrad, twenty steps each, on 1 device, on 8 of one process and on 4 of
+each of two.
+"""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxmeta.core.testing import free_port
+
+STEPS = 20
+PROGRAM = """
+import sys
+import jax, numpy as np, optax
+from jaxmeta import Experiment, Maml, MSRDense, Optimizer, Parallel
+from jaxmeta.cluster import join
+from jaxmeta.core.fit import initial_state, make_advance
+from jaxmeta.data.digit_groups import RotatedDigits
+from jaxmeta.data.digit_tasks import TurnedDigits
+from jaxmeta.data.translation import TranslationSource
+from jaxmeta.multitask.hard_sharing import HardSharing
+from jaxmeta.networks.convnet import ContextNet
+from jaxmeta.networks.mlp import MLP, Encoder
+from jaxmeta.networks.norm_mlp import NormMLP
+from jaxmeta.options import ClusterOptions
+from jaxmeta.shift.arm_cml import ArmCml
+from jaxmeta.surgery import pcgrad
+
+out, backends, *cluster = sys.argv[1:]
+if cluster:
+    where, count, place = cluster
+    join(ClusterOptions(
+        coordinator=where, num_processes=int(count), process_id=int(place)
+    ))
+
+SETTINGS = {
+    "shard_map": Parallel(),
+    "deterministic": Parallel(deterministic=True),
+    "pmap": Parallel(backend="pmap"),
+}
+# Adam would divide by the size of every gradient, and the smallest are all rounding.
+METHODS = {
+    "MSR": (
+        Maml(network=MSRDense(features=5, inner_dim=3), inner_steps=2),
+        TranslationSource(input_size=7, num_query=3),
+        Optimizer(transform=optax.sgd, learning_rate=0.001),
+    ),
+    "ARM-CML": (
+        ArmCml(
+            network=NormMLP(features=(6,), num_classes=10),
+            context=ContextNet(channels=1, width=2),
+        ),
+        RotatedDigits(image_size=8, points_per_set=8, sets_per_task=1),
+        Optimizer(transform=optax.sgd, learning_rate=0.02),
+    ),
+    "PCGrad": (
+        HardSharing(body=Encoder(features=(8,)), head=MLP(features=(10,))),
+        TurnedDigits(num_tasks=8, num_examples=3, origin="digits"),
+        Optimizer(aggregator=lambda: pcgrad(0), transform=optax.sgd, learning_rate=0.1),
+    ),
+}
+found = {}
+for name, (learner, source, optimizer) in METHODS.items():
+    for backend in backends.split(","):
+        experiment = Experiment(
+            learner=learner, source=source, optimizer=optimizer,
+            parallel=SETTINGS[backend], tasks_per_step=8, steps=STEPS,
+        )
+        state, advance = initial_state(experiment), make_advance(experiment)
+        losses = []
+        for _ in range(STEPS):
+            state, metrics = advance(state, 1)
+            losses.append(metrics["loss"].compute())
+        found[f"{name} {backend} losses"] = np.array(losses)
+        found[f"{name} {backend} params"] = np.concatenate(
+            [np.ravel(leaf) for leaf in jax.tree.leaves(state.params)]
+        )
+if jax.process_index() == 0:
+    np.savez(out, **found)
+""".replace("STEPS", str(STEPS))
+
+
+def _run(directory, name, backends, devices, processes=1):
+    """What the program found, in so many processes of so many devices."""
+    port = free_port()
+    out, log = directory / f"{name}.npz", directory / f"{name}.txt"
+    environ = {
+        "NPROC": "16",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+    }
+    with log.open("w") as file:
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, str(out), backends]
+                + [f"127.0.0.1:{port}", str(processes), str(i)] * (processes > 1),
+                env=os.environ | environ,
+                stdout=file,
+                stderr=file,
+            )
+            for i in range(processes)
+        ]
+        codes = [process.wait() for process in running]
+    assert codes == [0] * processes, log.read_text()[-3000:]
+    return dict(np.load(out))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("same_numbers")
+    return {
+        "1 x 1": _run(directory, "one", "shard_map", 1),
+        "1 x 8": _run(directory, "eight", "shard_map,deterministic,pmap", 8),
+        "2 x 4": _run(directory, "pair", "shard_map,deterministic", 4, processes=2),
+    }
+
+
+def _far(a, b):
+    """The largest relative difference."""
+    return float(np.max(np.abs(a - b) / np.abs(b)))
+
+
+METHODS = pytest.mark.parametrize("method", ["MSR", "ARM-CML", "PCGrad"])
+
+
+@METHODS
+def test_two_processes_take_the_steps_of_one(method, found):
+    one, two = found["1 x 8"], found["2 x 4"]
+    losses = f"{method} shard_map losses"
+    assert one[losses].shape == (STEPS,)
+    assert len(set(one[losses])) == STEPS
+    assert _far(two[losses], one[losses]) <= 1e-6
+
+
+@METHODS
+def test_added_up_in_order_they_are_the_same_bit_for_bit(method, found):
+    for what in ("losses", "params"):
+        name = f"{method} deterministic {what}"
+        np.testing.assert_array_equal(found["2 x 4"][name], found["1 x 8"][name])
+
+
+@METHODS
+@pytest.mark.parametrize("backend", ["shard_map", "pmap"])
+def test_eight_devices_take_the_steps_of_one(backend, method, found):
+    one = found["1 x 1"][f"{method} shard_map losses"]
+    eight = found["1 x 8"][f"{method} {backend} losses"]
+    assert _far(eight, one) <= 1e-5
