@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,6 +138,11 @@ def test_two_processes_asked_to_end_killed_and_resumed_give_what_one_gives(works
     first, second = pair.ends(within=15.0)
     assert second == -signal.SIGKILL
     assert first != 0
+
+    # One process reads what two have written.
+    shutil.copytree(workspace / "pair", workspace / "alone again")
+    main(["train", "config.py", "--run-dir", "alone again"])
+    assert timeless_rows(workspace / "alone again") == expected
 
     # Where Slurm has put them they meet by themselves.
     assert Pair(workspace, by_slurm=True, seconds="0").ends() == [0, 0]

@@ -58,33 +58,59 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def kill_when(process, ready, log):
+def kill_when(process, ready, log, within=0.05):
     while not ready():
         assert process.poll() is None, log.read_text()
-        time.sleep(0.002)
-    time.sleep(random.Random(process.pid).random() / 20)
+        time.sleep(0.0005)
+    time.sleep(random.Random(process.pid).random() * within)
     assert process.poll() is None, "it ended before it was killed"
     process.kill()
     process.wait()
 
 
-def test_five_kills_leave_no_trace(workspace):
-    log, killed = workspace / "log.txt", workspace / "killed"
-    assert start(workspace, "whole").wait() == 0, log.read_text()
-    # While it starts, in each third of its steps (where it trains, validates and
-    # saves), and while it measures the trained model.
-    written = lambda lines: lambda: count(killed / "metrics.jsonl") >= lines
-    moments = [(killed / "config.json").exists]
-    moments += [written(STEPS // 2 * part // 3 - 5) for part in (1, 2, 3)]
-    moments += [written(STEPS // 2)]
-    for moment in moments:
-        kill_when(start(workspace, "killed"), moment, log)
-    assert not (killed / "result.json").exists()
-    assert start(workspace, "killed").wait() == 0, log.read_text()
-    assert log.read_text().count("going on from step") == 4
-    assert timeless_rows(killed) == timeless_rows(workspace / "whole")
+def saving_after(run, lines):
+    """Whether a checkpoint is being written, so many lines of metrics later."""
+    latest = run / "checkpoints" / "latest"
+    return lambda: (
+        count(run / "metrics.jsonl") >= lines
+        and any("tmp" in path.name for path in latest.glob("*"))
+    )
+
+
+def assert_same_runs(killed, whole):
+    assert timeless_rows(killed) == timeless_rows(whole)
     for name in np.load(killed / "test_tasks.npz"):
         np.testing.assert_array_equal(
             np.load(killed / "test_tasks.npz")[name],
-            np.load(workspace / "whole" / "test_tasks.npz")[name],
+            np.load(whole / "test_tasks.npz")[name],
         )
+
+
+def test_five_kills_leave_no_trace(workspace):
+    log, killed = workspace / "log.txt", workspace / "killed"
+    assert start(workspace, "whole").wait() == 0, log.read_text()
+    # While it starts, while it saves in each third of its steps, and while it measures
+    # the trained model.
+    kill_when(start(workspace, "killed"), (killed / "config.json").exists, log)
+    for part in (1, 2, 3):
+        saving = saving_after(killed, STEPS // 2 * part // 3 - 5)
+        kill_when(start(workspace, "killed"), saving, log, within=0.005)
+    all_steps = lambda: count(killed / "metrics.jsonl") >= STEPS // 2
+    kill_when(start(workspace, "killed"), all_steps, log)
+    assert not (killed / "result.json").exists()
+    assert start(workspace, "killed").wait() == 0, log.read_text()
+    assert log.read_text().count("going on from step") == 4
+    assert_same_runs(killed, workspace / "whole")
+
+
+@pytest.mark.slow
+def test_twenty_kills_while_it_saves_are_no_bad_restore(workspace):
+    log, killed = workspace / "log.txt", workspace / "killed"
+    assert start(workspace, "whole").wait() == 0, log.read_text()
+    for part in range(20):
+        saving = saving_after(killed, 1 + STEPS // 2 * part // 25)
+        kill_when(start(workspace, "killed"), saving, log, within=0.01)
+    assert start(workspace, "killed").wait() == 0, log.read_text()
+    assert log.read_text().count("going on from step") >= 15
+    assert "damaged" not in log.read_text()
+    assert_same_runs(killed, workspace / "whole")
