@@ -16,6 +16,7 @@ Programs are compiled for the CPU; other compilers may join or split exchanges.
 """
 
 import json
+import math
 import os
 import pkgutil
 import subprocess
@@ -85,7 +86,7 @@ class StepCost(NamedTuple):
     @property
     def wire_bytes(self) -> float:
         """Bytes that a device sends."""
-        return sum(each.times * each.wire_bytes for each in self.exchanges)
+        return math.fsum(each.times * each.wire_bytes for each in self.exchanges)
 
 
 def msr_conv4() -> Program:
@@ -193,8 +194,8 @@ def measure(
       say: told what is being compiled.
 
     Returns:
-      `utilisation`; `rows`, one object a program and number of devices: `learner`, `devices`,
-      `tasks_per_device`, `flops` of a step and device, `exchanges` (`kind`,
+      `utilisation`; `rows`, one object a program and number of devices: `learner`,
+      `devices`, `tasks_per_device`, `flops` of a step and device, `exchanges` (`kind`,
       `num_bytes`, `group_size`, `times`), `wire_bytes`, what a device sends, and
       `seconds` and `efficiency` by chip.
 
@@ -263,8 +264,8 @@ def title(found: Mapping[str, Any]) -> str:
     """What the lines are of."""
     return (
         "Predicted, not measured: efficiency of weak scaling where a chip computes at "
-        f"{found['utilisation']:.3g} of its bf16 peak; GFLOP, exchanges and KiB sent, a "
-        "step and device"
+        f"{found['utilisation']:.3g} of its bf16 peak; GFLOP, exchanges and KiB sent "
+        "are of a step and device"
     )
 
 

@@ -170,7 +170,7 @@ def extra_flops(text: str) -> float:
     made = {
         line.name: line.results for part in computations(text).values() for line in part
     }
-    return sum(
+    return math.fsum(
         (times - 1) * _flops(line, made)
         for line, times in executed(text)
         if times > 1  # not of nan
