@@ -53,7 +53,7 @@ from jaxmeta.symmetry.conv4 import MSRConv4
 
 DEVICES = (1, 8, 64, 256)
 MOST_DEVICES = 1024
-"""As many devices as the CPU pretends to have without trouble."""
+"""Programs for more were never compiled."""
 
 
 class Program(NamedTuple):
@@ -254,7 +254,7 @@ def lines(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 f"{row['flops'] / 1e9:,.1f}",
                 f"{sum(each['times'] for each in row['exchanges']):.0f}",
                 f"{row['wire_bytes'] / 1024:,.0f}",
-                *(f"{100 * row['efficiency'][chip]:.3g}%" for chip in CHIPS),
+                *(_percent(row["efficiency"][chip]) for chip in CHIPS),
             )
         )
     return table
@@ -264,9 +264,13 @@ def title(found: Mapping[str, Any]) -> str:
     """What the lines are of."""
     return (
         "Predicted, not measured: efficiency of weak scaling where a chip computes at "
-        f"{found['utilisation']:.3g} of its bf16 peak; GFLOP, exchanges and KiB sent "
-        "are of a step and device"
+        f"{_percent(found['utilisation'])} of its bf16 peak; GFLOP, exchanges and KiB "
+        "sent are of a step and device"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 
 def _few_shot(network: nn.Module) -> Program:

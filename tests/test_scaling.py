@@ -117,6 +117,7 @@ MISTAKES = {
     ),
     "no number": (["--devices", "many"], "many"),
     "of another": (["--num-envs", "3"], "--num-envs is not of `jaxmeta bench scaling`"),
+    "no PNG": (["--plot", "x.jpg"], "--plot x.jpg must end in .png"),
     "no directory": (["--plot", "nowhere/x.png"], "--plot nowhere/x.png must be"),
 }
 

@@ -1,6 +1,7 @@
 """`jaxmeta bench`."""
 
 import shlex
+from typing import Any
 
 from jaxmeta.failures import failures, say, users_mistakes
 from jaxmeta.options import BENCHES, BenchOptions, UserError, parse
@@ -18,6 +19,8 @@ def run(argv: list[str]) -> None:
             raise UserError(
                 f"{flag} {file} must be a file in a directory that is there."
             )
+    if options.plot and options.plot.suffix != ".png":
+        raise UserError(f"--plot {options.plot} must end in .png.")
     start_jax()
     if options.name == "env":
         suit_physics()
@@ -31,7 +34,9 @@ def run(argv: list[str]) -> None:
     from jaxmeta.report import terminal
 
     numbers = options.num_envs or options.inner_steps or options.devices
-    given = {} if options.utilisation is None else {"utilisation": options.utilisation}
+    given: dict[str, Any] = {}
+    if options.utilisation is not None:
+        given["utilisation"] = options.utilisation
     with failures(), users_mistakes():
         found = bench.measure(numbers, say=say, **given)
         if options.out:
