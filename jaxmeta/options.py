@@ -153,8 +153,18 @@ class LaunchOptions:
 BENCHES = {
     "env": "steps, compile time and memory of the manipulation environment",
     "meta-gradient": "time and memory of MAML's outer gradient, in every way there is",
+    "scaling": "what devices tell each other in a step, and where that stops scaling",
 }
 """What can be measured."""
+
+BENCH_OPTIONS = {
+    "num_envs": "env",
+    "inner_steps": "meta-gradient",
+    "devices": "scaling",
+    "utilisation": "scaling",
+    "plot": "scaling",
+}
+"""What has which option alone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,9 +178,13 @@ class BenchOptions:
 
     meta-gradient: seconds and temporary memory of the gradient through 1, 5, 20 and 50
     inner steps: unrolled with and without recomputation, MixFlow, truncated, implicit,
-    first order."""
+    first order.
 
-    name: Annotated[Literal["env", "meta-gradient"], tyro.conf.Positional]
+    scaling: exchanges and bytes of one step of MSR, MAML, ARM-CML and a multitask
+    network without and with PCGrad, compiled for 1, 8, 64 and 256 devices and run on
+    none; and the efficiency that follows from published figures of TPUs and GPUs."""
+
+    name: Annotated[Literal["env", "meta-gradient", "scaling"], tyro.conf.Positional]
     """What is measured."""
 
     num_envs: tuple[int, ...] = ()
@@ -179,14 +193,23 @@ class BenchOptions:
     inner_steps: tuple[int, ...] = ()
     """meta-gradient: other numbers of inner steps."""
 
+    devices: tuple[int, ...] = ()
+    """scaling: other numbers of devices, to 1024; one is always among them."""
+
+    utilisation: float | None = None
+    """scaling: share of its peak at which a chip computes; 1 when not given."""
+
+    plot: Path | None = None
+    """scaling: also draw the predicted efficiency into this file, a PNG."""
+
     out: Path | None = None
     """Also write the figures to this file, as JSON."""
 
     def __post_init__(self):
-        env = self.name == "env"
-        if self.inner_steps if env else self.num_envs:
-            wrong = "--inner-steps" if env else "--num-envs"
-            raise ValueError(f"{wrong} is not of `jaxmeta bench {self.name}`.")
+        for option, name in BENCH_OPTIONS.items():
+            if getattr(self, option) not in (None, ()) and name != self.name:
+                flag = f"--{option.replace('_', '-')}"
+                raise ValueError(f"{flag} is not of `jaxmeta bench {self.name}`.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
