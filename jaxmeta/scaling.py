@@ -36,8 +36,9 @@ from jaxmeta.core.chips import CHIPS
 from jaxmeta.core.collectives import Collective, collectives
 from jaxmeta.core.hlo import extra_flops
 from jaxmeta.core.learner import Learner
+from jaxmeta.core.mesh import TASKS
 from jaxmeta.core.objectives import cross_entropy
-from jaxmeta.core.parallel import TASKS, Parallel
+from jaxmeta.core.parallel import Parallel
 from jaxmeta.core.task import Examples, Task
 from jaxmeta.core.train import init_state, make_train_step
 from jaxmeta.core.types import Array

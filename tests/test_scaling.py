@@ -49,8 +49,9 @@ def test_the_command(tiny, capsys, monkeypatch, tmp_path):
     assert set(one["efficiency"].values()) == {1.0}
     assert one["flops"] == pytest.approx(two["flops"], rel=0.2)
     assert {each["group_size"] for each in two["exchanges"]} == {2}
-    # Four numbers, and sum and count of the loss, there and back; one truth value.
-    assert two["wire_bytes"] == 4 * (4 + 2) + 1
+    # Four numbers, sum and count of the loss, and how many losses are not finite.
+    assert len(two["exchanges"]) == 1
+    assert two["wire_bytes"] == 4 * (4 + 2 + 1)
     for chip, efficiency in two["efficiency"].items():
         assert efficiency == one["seconds"][chip] / two["seconds"][chip] < 1
     assert set(two["efficiency"]) == set(CHIPS)
@@ -83,8 +84,10 @@ def test_bytes_do_not_grow_with_tasks_when_weights_are_constant(costs):
     assert four.exchanges == eight.exchanges == sixteen.exchanges
     assert {each.kind for each in four.exchanges} == {"all-reduce"}
     assert four.flops < eight.flops < sixteen.flops
-    # 148 weights and biases, 4 rates of theirs, sum and count of the loss.
-    assert sum(each.num_bytes for each in four.exchanges) == 4 * (148 + 4 + 2) + 1
+    # 148 weights and biases, 4 rates of theirs, sum and count of the loss, and how many
+    # losses are not finite, all at once.
+    (exchange,) = four.exchanges
+    assert exchange.num_bytes == 4 * (148 + 4 + 2 + 1)
 
 
 def test_weights_from_losses_add_eight_bytes_a_task(costs):

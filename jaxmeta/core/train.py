@@ -196,7 +196,7 @@ def make_train_step(
         keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_tasks))
         tasks = parallel.split_examples(tasks)
         with jax.default_matmul_precision(precision):
-            updates, opt_state, losses, metrics, states, task_grads = propose(
+            updates, opt_state, losses, finite, metrics, states, task_grads = propose(
                 state, tasks, keys
             )
             metrics = dict(metrics)
@@ -220,7 +220,8 @@ def make_train_step(
         )
         # An optimiser whose second moment overflows makes updates of 0 for ever after.
         finite = (
-            _all_finite((losses, updates))
+            finite
+            & _all_finite(updates)
             & _stay_finite(model_state, state.model_state)
             & _stay_finite(opt_state, state.opt_state)
         )
@@ -278,6 +279,7 @@ class _Proposal(NamedTuple):
     updates: Params
     opt_state: Any
     losses: TaskLosses
+    finite: Bool[Array, ""]  # all losses
     metrics: Metrics
     states: ModelState
     task_grads: Params | None
@@ -299,7 +301,9 @@ def _weighted_update(learner, aggregator: WeightsOnly, tx, parallel: Parallel):
             aggregator_state, shard.gather(losses), shard.gather(tasks.task_id)
         )
         (grads,) = pull_back(shard.own(weights).astype(losses.dtype))
-        same = shard.total((grads, sum_first_axis(aux)))
+        # As a float, so that it travels with the gradient.
+        bad = jnp.sum(~jnp.isfinite(losses), dtype=jnp.float32)
+        same = shard.total((grads, sum_first_axis(aux), bad))
         return (*same, aggregator_state), losses
 
     on_shards = parallel.on_shards(body)
@@ -307,13 +311,13 @@ def _weighted_update(learner, aggregator: WeightsOnly, tx, parallel: Parallel):
     def propose(state: TrainState, tasks: Task, keys) -> _Proposal:
         aggregator_state, tx_state = state.opt_state
         shared = (state.params, state.model_state, aggregator_state)
-        (grads, (metrics, states), aggregator_state), losses = on_shards(
+        (grads, (metrics, states), bad, aggregator_state), losses = on_shards(
             shared, tasks, keys
         )
         grads = parallel.keep(grads)
         updates, tx_state = _update(tx, grads, tx_state, state.params, losses, tasks)
         opt_state = (aggregator_state, tx_state)
-        return _Proposal(updates, opt_state, losses, metrics, states, None)
+        return _Proposal(updates, opt_state, losses, bad == 0, metrics, states, None)
 
     return propose
 
@@ -341,7 +345,8 @@ def _task_gradient_update(learner, aggregator, tx, parallel: Parallel):
         updates, opt_state = _update(
             chain, grads, state.opt_state, state.params, losses, tasks
         )
-        return _Proposal(updates, opt_state, losses, metrics, states, grads)
+        finite = _all_finite(losses)
+        return _Proposal(updates, opt_state, losses, finite, metrics, states, grads)
 
     return propose
 
