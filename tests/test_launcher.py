@@ -1,5 +1,6 @@
 """What `jaxmeta launch` would run, and that it is what the user asked for."""
 
+import json
 import re
 import shlex
 import shutil
@@ -89,6 +90,88 @@ def test_sky_files_hold_what_they_should(name, rendered):
     assert ("SKYPILOT_NODE_RANK" in task["run"]) == (name != "sky-tpu")
     assert task["run"].startswith("jaxmeta train msr-fc --run-dir /mnt/x")
     assert task["resources"].get("use_spot", False) == (name == "sky-gpu")
+
+
+def tool(name):
+    """The program, which lies in an environment of its own."""
+    found = shutil.which(name)
+    if not found:
+        pytest.skip(f"{name} is not on the PATH")
+    return Path(found).resolve()
+
+
+def test_sky_reads_the_files(rendered, tmp_path):
+    python = tool("sky").with_name("python")
+    paths = {name: tmp_path / f"{name}.yaml" for name in COMMANDS if "sky" in name}
+    for name, path in paths.items():
+        path.write_text(rendered[name])
+    program = (
+        "import sky, sys\nfor path in sys.argv[1:]:\n"
+        "    task = sky.Task.from_yaml(path)\n"
+        "    (wanted,) = task.resources\n"
+        "    print(task.num_nodes, wanted.accelerators, wanted.use_spot)"
+    )
+    words = [python, "-c", program, *paths.values()]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    said = [line for line in done.stdout.splitlines() if "accelerator_args" not in line]
+    assert dict(zip(paths, said, strict=True)) == {
+        "sky-gpu": "2 {'H100': 8} True",
+        "sky-tpu": "1 {'tpu-v6e-16': 1} False",
+        "sky-slurm": "2 {'A100': 4} False",
+    }
+
+
+def test_gcloud_knows_every_word(rendered, tmp_path):
+    program = tool("gcloud")
+    script = rendered["tpu-vm"]
+    commands = re.findall(r"^(?:#   )?(gcloud .*)$", script, re.MULTILINE)
+    commands += re.findall(r'\$\((gcloud .*)\)" = ', script)
+    assert len(commands) == 5
+    told = [{"command_string": line} for line in [*commands, "gcloud compute x"]]
+    (tmp_path / "commands.json").write_text(json.dumps(told))
+    words = [program, "meta", "lint-gcloud-commands"]
+    done = subprocess.run(
+        [*words, f"--commands-file={tmp_path / 'commands.json'}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = json.loads(done.stdout[done.stdout.index("[{") :])
+    assert [each["success"] for each in found] == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize("tpu", ["v4-32", "v5litepod-16", "v6e-16", "tpu7x-16"])
+def test_xpk_makes_the_same_job_set(tpu, tmp_path):
+    place = "--cluster=c --project=p --zone=us-central2-b --workload=jaxmeta"
+    what = f"--tpu-type={tpu} --docker-image=me/jaxmeta:1 --command=true"
+    out = tmp_path / "theirs.yaml"
+    words = [tool("xpk"), "workload", "create", *place.split(), *what.split()]
+    words += ["--dry-run", f"--output-manifest-file={out}"]
+    subprocess.run(words, capture_output=True, check=True)
+    text = Gke(image="me/jaxmeta:1", tpu=tpu).render(
+        Job(config="msr-fc", run_dir="/runs/x")
+    )
+
+    def shape(text):
+        jobs = yaml.safe_load(text)
+        (job,) = jobs["spec"]["replicatedJobs"]
+        spec = job["template"]["spec"]
+        pod = spec["template"]["spec"]
+        (container,) = pod["containers"]
+        kept = {name: spec[name] for name in ("parallelism", "completions")}
+        kept |= {"backoffLimit": spec["backoffLimit"], "replicas": job["replicas"]}
+        labels = pod["nodeSelector"].items()
+        kept |= {label: value for label, value in labels if "gke-tpu" in label}
+        rules = jobs["spec"]["failurePolicy"]["rules"]
+        return kept | {
+            "chips": container["resources"]["limits"]["google.com/tpu"],
+            "rules": rules,
+            "again": pod["restartPolicy"],
+            "meta": jobs["metadata"]["annotations"],
+            "kind": (jobs["apiVersion"], jobs["kind"]),
+        }
+
+    assert shape(text) == shape(out.read_text())
 
 
 @pytest.mark.parametrize(
