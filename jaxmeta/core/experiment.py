@@ -193,7 +193,7 @@ class Experiment:
     BF16_BF16_F32: products of bfloat16, added up in float32. Parameters, inner loop,
     gradients of tasks and what is made of them are float32 with all of them."""
 
-    max_skips: int = 10
+    max_skips: int = 3
     """Steps in a row with a non-finite loss or update that are skipped."""
 
     def __post_init__(self):

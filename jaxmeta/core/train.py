@@ -127,7 +127,7 @@ def make_train_step(
     *,
     parallel: Parallel | None = None,
     precision: Precision = "highest",
-    max_skips: int = 10,
+    max_skips: int = 3,
     step_metrics: StepMetrics | None = None,
 ) -> TrainStep:
     """One outer step as a pure function; all that a loop of your own needs.
