@@ -91,9 +91,10 @@ CASES = [
             Maml(network=MLP_5, inner_steps=2, rates="fixed", meta_gradient=choice),
             SIGNALS,
             # Conjugate gradients stop a step earlier or later.
-            atol=1e-6 if choice != Implicit() else 1e-3,
+            atol=2e-4 if isinstance(choice, Implicit) else 1e-6,
         )
-        for choice in (FirstOrder(), MixFlow(), Implicit(), Truncated())
+        # So damped their equations are too easy for it to matter where they stop.
+        for choice in (FirstOrder(), MixFlow(), Implicit(damping=10.0), Truncated())
     ),
     Case("maml-mlp-per-parameter", Maml(network=MLP_5, rates="per_parameter"), SIGNALS),
     Case("maml-mlp-3-steps", Maml(network=MLP_5, inner_steps=3), SIGNALS),
