@@ -18,7 +18,7 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
     # MuJoCo XLA compiles in half the time; later versions do not know the first.
     os.environ.setdefault(
         "XLA_FLAGS",
-        "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1",
+        "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0",
     )
 
 import jaxtyping

@@ -69,8 +69,8 @@ class ResNet50(nn.Module):
     Example:
       >>> import jax, jax.numpy as jnp
       >>> network = ResNet50(num_classes=10, width=2)
-      >>> outputs, _ = network.init_with_output(
-      ...     jax.random.key(0), jnp.ones((2, 64, 64, 3))
+      >>> outputs, _ = jax.eval_shape(
+      ...     network.init_with_output, jax.random.key(0), jnp.ones((2, 64, 64, 3))
       ... )
       >>> outputs.logits.shape, outputs.features.shape
       ((2, 10), (2, 64))

@@ -4,12 +4,28 @@ A new learner is added here, and is then covered by everything in this directory
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
+import chex
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 
-from jaxmeta import Learner, Maml, MSRConv, MSRDense, TaskSource
+from jaxmeta import (
+    Learner,
+    Maml,
+    MSRConv,
+    MSRDense,
+    Parallel,
+    TaskSource,
+    init_state,
+    make_train_step,
+    mean_over_tasks,
+)
 from jaxmeta.core.objectives import cross_entropy
-from jaxmeta.core.testing import smoke_learner, smoke_source
+from jaxmeta.core.testing import compilations, smoke_learner, smoke_source
 from jaxmeta.data.digit_groups import RotatedDigits
 from jaxmeta.data.digit_tasks import TurnedDigits, TwoDigits
 from jaxmeta.data.digits import Digits
@@ -41,7 +57,7 @@ from jaxmeta.shift.dann import Dann
 from jaxmeta.shift.erm import Erm
 from jaxmeta.shift.fed_avg import LocalSgd
 from jaxmeta.shift.mmd import Mmd
-from jaxmeta.surgery import GroupDRO
+from jaxmeta.surgery import GroupDRO, pcgrad
 from jaxmeta.symmetry.augerino import Augerino, Averaged
 from jaxmeta.symmetry.conv4 import MSRConv4
 from jaxmeta.symmetry.layers import KroneckerMSRDense, LocallyConnected, Signal
@@ -75,9 +91,10 @@ CASES = [
             Maml(network=MLP_5, inner_steps=2, rates="fixed", meta_gradient=choice),
             SIGNALS,
             # Conjugate gradients stop a step earlier or later.
-            atol=1e-6 if choice != Implicit() else 1e-3,
+            atol=2e-4 if isinstance(choice, Implicit) else 1e-6,
         )
-        for choice in (FirstOrder(), MixFlow(), Implicit(), Truncated())
+        # So damped their equations are too easy for it to matter where they stop.
+        for choice in (FirstOrder(), MixFlow(), Implicit(damping=10.0), Truncated())
     ),
     Case("maml-mlp-per-parameter", Maml(network=MLP_5, rates="per_parameter"), SIGNALS),
     Case("maml-mlp-3-steps", Maml(network=MLP_5, inner_steps=3), SIGNALS),
@@ -242,10 +259,70 @@ SLOW = {
 
 def _param(case: Case):
     marks = pytest.mark.slow if case.name in SLOW else ()
-    return pytest.param(case, id=case.name, marks=marks)
+    return pytest.param(case.name, marks=marks)
+
+
+NAMED = {case.name: case for case in CASES}
 
 
 @pytest.fixture(scope="session", params=map(_param, CASES))
 def case(request) -> Case:
     """Each learner in turn."""
-    return request.param
+    return NAMED[request.param]
+
+
+class Step(NamedTuple):
+    """A step on four devices, compiled once, and what it is given."""
+
+    run: Callable
+    arguments: tuple
+
+    def trace(self):
+        return self.run.trace(*self.arguments)
+
+    def repeat(self):
+        """States, metrics of three steps on the same tasks, what the last compiled."""
+        state, *rest = self.arguments
+        states, metrics = [state], []
+        for _ in range(3):
+            with compilations() as compiled:
+                state, now = self.run(states[-1], *rest)
+            states.append(state)
+            metrics.append(now)
+        return states, metrics, compiled
+
+
+@pytest.fixture(scope="session")
+def make_step():
+    """`make_step(case, aggregator)`: the step of a learner, small and downhill."""
+
+    def made(case: Case, aggregator) -> Step:
+        # Without momentum, but with its state: the last gradient.
+        tx, parallel, key = optax.sgd(1e-3, momentum=0.0), Parallel(), jax.random.key(0)
+        example, learner = case.source.example, case.learner
+        state = init_state(learner, tx, aggregator, key=key, example=example)
+        tasks = case.source.sample(key, jnp.arange(4), split="train")
+        step = make_train_step(learner, tx, aggregator, parallel=parallel)
+        chex.clear_trace_counter()
+        run = jax.jit(chex.assert_max_traces(step, n=1))
+        return Step(run, (parallel.replicate(state), parallel.split_rows(tasks), key))
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def mean_step(case, make_step) -> Step:
+    """With one backward pass of the mean loss."""
+    return make_step(case, mean_over_tasks())
+
+
+@pytest.fixture(scope="session")
+def surgery_step(case, make_step) -> Step:
+    """With a gradient of every task."""
+    return make_step(case, pcgrad(0))
+
+
+@pytest.fixture(scope="session")
+def trained(mean_step):
+    """States and metrics of three steps, and what the last compiled."""
+    return mean_step.repeat()

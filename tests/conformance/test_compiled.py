@@ -3,11 +3,8 @@
 import re
 
 import jax
-import jax.numpy as jnp
-import optax
 import pytest
 
-from jaxmeta import Parallel, init_state, make_train_step, mean_over_tasks
 from jaxmeta.core.experiment import Experiment, Optimizer
 from jaxmeta.core.fit import initial_state, make_advance
 
@@ -16,8 +13,6 @@ KEY = jax.random.key(0)
 
 # Lowering puts descriptions of arguments where the types want arrays.
 pytestmark = pytest.mark.usefixtures("untyped")
-
-ALL = Parallel()
 
 
 def _collectives(text):
@@ -30,13 +25,9 @@ def _collectives(text):
 
 
 @pytest.fixture(scope="session")
-def traced(case):
+def traced(mean_step):
     """The mean step on four devices with sharded tasks, traced."""
-    learner, tx, aggregator = case.learner, optax.adam(1e-2), mean_over_tasks()
-    state = init_state(learner, tx, aggregator, key=KEY, example=case.source.example)
-    tasks = case.source.sample(KEY, jnp.arange(4), split="train")
-    step = jax.jit(make_train_step(learner, tx, aggregator, parallel=ALL))
-    return step.trace(ALL.replicate(state), ALL.split_rows(tasks), KEY)
+    return mean_step.trace()
 
 
 def test_the_mean_step_gathers_nothing(traced):
@@ -81,10 +72,6 @@ def test_the_step_lowers_for_accelerators(platform, traced):
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_the_step_with_task_gradients_lowers_for_accelerators(case, platform):
-    tx = optax.chain(mean_over_tasks(), optax.adam(1e-2))
-    state = init_state(case.learner, tx, key=KEY, example=case.source.example)
-    tasks = case.source.sample(KEY, jnp.arange(4), split="train")
-    step = jax.jit(make_train_step(case.learner, tx, parallel=ALL))
-    traced = step.trace(ALL.replicate(state), ALL.split_rows(tasks), KEY)
+def test_the_step_with_task_gradients_lowers_for_accelerators(surgery_step, platform):
+    traced = surgery_step.trace()
     assert traced.lower(lowering_platforms=(platform,)).as_text()

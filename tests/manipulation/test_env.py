@@ -14,6 +14,8 @@ from jaxmeta.manipulation.sensors import TIP
 from jaxmeta.manipulation.tasks import TASKS
 from jaxmeta.manipulation.training import wrap
 
+FAST = Physics(timestep=0.0125, substeps=1)
+
 
 def test_all_tasks_compile_once(room):
     num_tasks, state = len(room.tasks), room.start(0)
@@ -147,7 +149,7 @@ def test_draws_are_within_the_box_and_accepted():
 
 
 def test_an_episode_ends_and_another_begins():
-    env = wrap(ManipulationEnv(["reach"]), episode_length=3)
+    env = wrap(ManipulationEnv(["reach"], physics=FAST), episode_length=3)
     state = jax.jit(env.reset)(jax.random.split(jax.random.key(0), 2))
     step = jax.jit(env.step)
     first, actions = state.info["play"], jnp.ones((2, 4))
@@ -170,8 +172,7 @@ def test_an_episode_ends_and_another_begins():
 
 @pytest.mark.slow
 def test_an_episode_is_solved_once_however_long_actions_are_held():
-    fast = Physics(timestep=0.0125, substeps=1)
-    env = ManipulationEnv(["reach"], physics=fast)
+    env = ManipulationEnv(["reach"], physics=FAST)
     for repeat in (1, 5):
         envs = wrap(env, episode_length=40, action_repeat=repeat)
         state = jax.jit(envs.reset)(jax.random.split(jax.random.key(0), 16))
@@ -188,22 +189,21 @@ def test_an_episode_is_solved_once_however_long_actions_are_held():
 
 def test_agents_are_told_that_it_was_for_the_time():
     """At the default length, where the environment's own end comes first."""
-    fast = Physics(timestep=0.0125, substeps=1)
-    env = wrap(ManipulationEnv(["reach"], physics=fast))
-    state = jax.jit(env.reset)(jax.random.split(jax.random.key(0), 1))
+    env = wrap(ManipulationEnv(["reach"], physics=FAST))
+    state = jax.jit(env.reset)(jax.random.split(jax.random.key(0), 2))
     play = state.info["play"]
     late = play._replace(steps=play.steps + HORIZON - 2)
     steps = state.info["steps"] + HORIZON - 2
     state.info.update(play=late, steps=steps)
     step = jax.jit(env.step)
     for expected in (0.0, 1.0, 0.0):
-        state = step(state, jnp.zeros((1, 4)))
-        assert state.done.tolist() == [expected]
-        assert state.info["truncation"].tolist() == [expected]
+        state = step(state, jnp.zeros((2, 4)))
+        assert state.done.tolist() == [expected] * 2
+        assert state.info["truncation"].tolist() == [expected] * 2
 
 
 def test_time_is_up_after_500_steps():
-    env = ManipulationEnv(["reach"], physics=Physics(timestep=0.0125, substeps=1))
+    env = ManipulationEnv(["reach"], physics=FAST)
     state = jax.jit(env.reset)(jax.random.key(0))
     late = state.info["play"]._replace(steps=jnp.array(HORIZON - 2))
     state = state.replace(info={**state.info, "play": late})
@@ -221,10 +221,9 @@ def test_time_is_up_after_500_steps():
 @pytest.mark.slow
 def test_either_version_of_the_reward_can_be_asked_for():
     """Far from the handle the first is minus the distance to it."""
-    fast = Physics(timestep=0.0125, substeps=1)
     made = {}
     for version in ("v1", "v2"):
-        env = ManipulationEnv(["door-open"], physics=fast, reward_version=version)
+        env = ManipulationEnv(["door-open"], physics=FAST, reward_version=version)
         state = jax.jit(env.reset)(jax.random.key(0))
         made[version] = jax.jit(env.step)(state, jnp.zeros(4))
     np.testing.assert_array_equal(made["v1"].obs, made["v2"].obs)

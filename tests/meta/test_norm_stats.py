@@ -40,14 +40,27 @@ each_learner = pytest.mark.parametrize("name", LEARNERS)
 def made(name, norm_stats):
     """The learner, and a start whose stored statistics are none of a batch's."""
     learner = dataclasses.replace(LEARNERS[name], norm_stats=norm_stats)
-    params, state = learner.init(KEYS[2], TASK)
+    params, state = jax.jit(learner.init)(KEYS[2], TASK)
     return learner, params, jax.tree.map(lambda x: x + 0.5, state)
 
 
-def answers(name, norm_stats, inputs):
+@functools.cache
+def adapted(name, norm_stats):
+    """What becomes of them on the support set, and how it answers."""
     learner, params, state = made(name, norm_stats)
-    adapted = learner.adapt(params, state, TASK.support, KEYS[3])
-    return learner.predict(params, adapted, inputs)
+    what = jax.jit(learner.adapt)(params, state, TASK.support, KEYS[3])
+    return functools.partial(jax.jit(learner.predict), params, what)
+
+
+def answers(name, norm_stats, inputs):
+    return adapted(name, norm_stats)(inputs)
+
+
+@functools.cache
+def after(name, norm_stats):
+    """The statistics after a step."""
+    learner, params, state = made(name, norm_stats)
+    return jax.jit(learner.loss)(params, state, TASK, KEYS[3])[1][1]
 
 
 @each_learner
@@ -79,26 +92,20 @@ def test_the_support_set_normalises_the_query(name):
 @each_learner
 @pytest.mark.parametrize("norm_stats", ["query", "support", "running"])
 def test_only_running_statistics_are_kept(name, norm_stats):
-    learner, params, state = made(name, norm_stats)
-    _, (_, new) = learner.loss(params, state, TASK, KEYS[3])
+    (_, _, state), new = made(name, norm_stats), after(name, norm_stats)
     same = jax.tree.map(lambda a, b: bool(np.all(a == b)), new, state)
     assert all(jax.tree.leaves(same)) == (norm_stats != "running")
 
 
 @each_learner
 def test_a_tenth_of_the_queries_statistics_is_kept(name):
-    learner, params, state = made(name, "running")
-    _, (_, new) = learner.loss(params, state, TASK, KEYS[3])
+    (learner, params, state), new = made(name, "running"), after(name, "running")
     # Those of the first layer's output, before which nothing is normalised.
     if name == "maml":
-        fast = learner._descend(
-            params,
-            state.stats,
-            TASK.support,
-            params["rates"],
-            training=True,
-            num_steps=1,
+        descend = jax.jit(
+            functools.partial(learner._descend, training=True, num_steps=1)
         )
+        fast = descend(params, state.stats, TASK.support, params["rates"])
         kernel, old, new = fast["Conv3x3_0"]["kernel"], state.stats, new.stats
     else:
         kernel, old = params["params"]["Conv3x3_0"]["kernel"], state
@@ -124,7 +131,7 @@ def test_the_gradient_goes_through_the_statistics(norm_stats):
             ),
             dataclasses.replace(LEARNERS["maml"], norm_stats=norm_stats),
         )
-        params, state = learner.init(KEYS[2], task)
+        params, state = jax.jit(learner.init)(KEYS[2], task)
         loss = jax.jit(lambda p: learner.loss(p, state, task, KEYS[3])[0])
         grads = jax.jit(jax.grad(loss))(params)
         rng = np.random.default_rng(0)

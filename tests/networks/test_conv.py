@@ -54,12 +54,11 @@ def test_conv_gradients_equal_linen():
 def test_both_forms_are_one_network():
     images = jax.random.normal(jax.random.key(2), (5, 16, 16, 1))
     patched, looped = (kind(features=3, num_classes=2) for kind in (Conv4, LoopConv4))
-    variables = patched.init(jax.random.key(3), images)
-    same = looped.init(jax.random.key(3), images)
+    variables = jax.jit(patched.init)(jax.random.key(3), images)
+    same = jax.jit(looped.init)(jax.random.key(3), images)
     jax.tree.map(np.testing.assert_array_equal, variables, same)
-    np.testing.assert_allclose(
-        patched.apply(variables, images), looped.apply(variables, images), atol=1e-4
-    )
+    answers = [jax.jit(kind.apply)(variables, images) for kind in (patched, looped)]
+    np.testing.assert_allclose(*answers, atol=1e-4)
 
 
 def test_conv_with_a_kernel_per_task():
@@ -104,7 +103,7 @@ def test_no_gradient_is_lost_on_its_way_through_the_pool():
     """
     network = ConvNet(num_classes=3, width=2, large=False)
     images = jax.random.normal(jax.random.key(0), (4, 8, 16, 16, 1))
-    variables = network.init(jax.random.key(1), images[0])
+    variables = jax.jit(network.init)(jax.random.key(1), images[0])
     noisy = lambda leaf: leaf + jax.random.uniform(jax.random.key(2), leaf.shape) / 5
     variables = jax.tree.map(noisy, variables)
 
@@ -163,16 +162,16 @@ def test_contrast_and_brightness_of_the_set_do_not_matter():
 def test_shapes_of_the_standard_network():
     network = Conv4(features=4, num_classes=5)
     x = jnp.ones((2, 28, 28, 1))
-    logits, variables = network.init_with_output(jax.random.key(0), x)
+    logits, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
     assert logits.shape == (2, 5)
     assert set(variables) == {"params", "batch_stats"}
     assert variables["params"]["Dense_0"]["kernel"].shape == (4, 5)
 
 
 def test_larger_images_are_flattened():
-    variables = Conv4(features=2, num_blocks=2).init(
-        jax.random.key(0), jnp.ones((1, 9, 12, 3))
-    )
+    network = Conv4(features=2, num_blocks=2)
+    images = jnp.ones((1, 9, 12, 3))
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
     assert variables["params"]["Dense_0"]["kernel"].shape == (2 * 3 * 2, 5)
 
 
@@ -209,8 +208,9 @@ def test_inputs_of_the_wrong_shape(untyped, shape):
 
 @pytest.mark.parametrize(("drawn", "share"), [("flax", 1.0), ("torch", 1 / 3)])
 def test_how_weights_are_drawn(drawn, share):
-    network = Conv4(features=64, num_classes=50, drawn=drawn)
-    params = network.init(jax.random.key(0), jnp.ones((1, 28, 28, 3)))["params"]
+    network = Conv4(features=64, num_classes=50, num_blocks=2, drawn=drawn)
+    start = jax.jit(network.init)(jax.random.key(0), jnp.ones((1, 4, 4, 3)))
+    params = start["params"]
     kernel, head = params["Conv3x3_1"]["kernel"], params["Dense_0"]
     assert float(kernel.var()) * 9 * 64 == pytest.approx(share, rel=0.05)
     assert float(head["kernel"].var()) * 64 == pytest.approx(share, rel=0.05)

@@ -29,7 +29,7 @@ NETWORKS = {
 @functools.cache
 def variables(name):
     """Parameters and statistics near those of a new network: none is 0 or 1."""
-    found = NETWORKS[name].init(jax.random.key(1), X)
+    found = jax.jit(NETWORKS[name].init)(jax.random.key(1), X)
     return {
         "params": shaken(found["params"], 2, size=0.2),
         "batch_stats": shaken(found["batch_stats"], 3),
@@ -80,14 +80,14 @@ def test_parameters_of_arm_cml(num_classes, shape, channels, main, context):
 
 
 def test_shapes():
-    outputs = NETWORKS["large"].apply(variables("large"), X, STORED)
-    assert outputs.logits.shape == (5, 3)
-    assert outputs.features.shape == (5, 200)
-    assert NETWORKS["context"].apply(variables("context"), X).shape == (5, 18, 16, 2)
+    of = lambda name: jax.eval_shape(NETWORKS[name].apply, variables(name), X, STORED)
+    assert of("large").logits.shape == (5, 3)
+    assert of("large").features.shape == (5, 200)
+    assert of("context").shape == (5, 18, 16, 2)
 
 
 def test_features_are_what_the_last_layer_reads():
-    outputs = NETWORKS["small"].apply(variables("small"), X, STORED)
+    outputs = jax.jit(NETWORKS["small"].apply)(variables("small"), X, STORED)
     last = jax.tree.map(np.asarray, variables("small")["params"]["Dense_1"])
     expected = np.asarray(outputs.features) @ last["kernel"] + last["bias"]
     np.testing.assert_allclose(outputs.logits, expected, rtol=1e-5, atol=1e-5)
@@ -100,7 +100,8 @@ def test_features_are_what_the_last_layer_reads():
 def test_initial_values_are_those_of_torch():
     # U(-b, b) with b = 1/sqrt(fan in), of weights and of biases.
     network = ConvNet(num_classes=62, width=32)
-    params = network.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
+    start = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    params = start["params"]
     bounds = {
         ("_Block_0", "Conv5x5_0"): 1 / np.sqrt(25 * 3),
         ("_Block_1", "Conv5x5_0"): 1 / np.sqrt(25 * 32),
@@ -201,6 +202,7 @@ def test_pooling_has_the_same_gradient_compiled():
     # A gradient that asks where the input equals the maximum loses it once compiled:
     # the input may be computed a second time, and rounded another way.
     ours = jax.jit(jax.grad(lambda *args: after_a_step(max_pool_2x2, *args), (0, 1)))
+    expected = jax.grad(lambda *args: after_a_step(reduce_window, *args), (0, 1))
     for seed in range(5):
         keys = jax.random.split(jax.random.key(seed), 3)
         x = jax.random.normal(keys[0], (5, 12, 12, 3))
@@ -208,7 +210,6 @@ def test_pooling_has_the_same_gradient_compiled():
             1 + jax.random.uniform(keys[1], (3,)),
             jax.random.uniform(keys[2], (3,)),
         )
-        expected = jax.grad(lambda *args: after_a_step(reduce_window, *args), (0, 1))
         close(ours(params, x), expected(params, x))
 
 
@@ -222,27 +223,27 @@ GROUPED = {
 
 @pytest.mark.parametrize("name", GROUPED)
 def test_group_norm_looks_at_one_image_at_a_time(name):
-    network = GROUPED[name]
-    found = network.init(jax.random.key(0), X)
+    network, apply = GROUPED[name], jax.jit(GROUPED[name].apply)
+    found = jax.jit(network.init)(jax.random.key(0), X)
     assert set(found) == {"params"}
-    together = jax.tree.leaves(network.apply(found, X))
-    alone = jax.tree.leaves(network.apply(found, X[2:3]))
+    together = jax.tree.leaves(apply(found, X))
+    alone = jax.tree.leaves(apply(found, X[2:3]))
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_allclose(a[2:3], b, atol=1e-5)
     for statistics in (STORED, OWN):
-        again = jax.tree.leaves(network.apply(found, X, statistics))
+        again = jax.tree.leaves(apply(found, X, statistics))
         jax.tree.map(np.testing.assert_array_equal, again, together)
 
 
 @pytest.mark.parametrize("name", GROUPED)
 def test_group_norm_normalises(name):
-    network = GROUPED[name]
-    params = shaken(network.init(jax.random.key(0), X)["params"], 1, size=0.1)
+    network, apply = GROUPED[name], jax.jit(GROUPED[name].apply)
+    start = jax.jit(network.init)(jax.random.key(0), X)
+    params = shaken(start["params"], 1, size=0.1)
     layer = params["_Block_0"]["Conv5x5_0"]
     layer["bias"] = jnp.zeros_like(layer["bias"])
     once, twice = (
-        jax.tree.leaves(network.apply({"params": params}, scale * X))
-        for scale in (1.0, 2.0)
+        jax.tree.leaves(apply({"params": params}, scale * X)) for scale in (1.0, 2.0)
     )
     for a, b in zip(once, twice, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)  # but for epsilon

@@ -32,6 +32,8 @@ LEARNERS = {
     "ARM-LL": ArmLl(network=NETWORK),
 }
 
+streamed = jax.jit(stream, static_argnums=0)
+
 
 @pytest.fixture(autouse=True)
 def short_streams(monkeypatch):
@@ -188,11 +190,13 @@ def test_a_stream_is_what_the_method_says_of_it(name, mode, run_of):
     learner, state = run.experiment.learner, restored_state(run)
     data = run.experiment.source.read()["test"]
     rows = stream_rows(data, mode, length, 3 * -(-streams // 3))  # of all 3 groups
-    whole = jax.jit(
-        lambda inputs: stream(learner, state.params, state.model_state, inputs)
-    )
     right = [
-        np.asarray(whole(jnp.asarray(data.inputs[row])).argmax(-1)) == data.targets[row]
+        np.asarray(
+            streamed(
+                learner, state.params, state.model_state, jnp.asarray(data.inputs[row])
+            ).argmax(-1)
+        )
+        == data.targets[row]
         for row in rows
     ]
     assert found.shape == (length,)

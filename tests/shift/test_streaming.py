@@ -1,5 +1,7 @@
 """What is remembered of a stream, and when it is forgotten."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +28,10 @@ LEARNERS = {
     "cml-set": ArmCml(network=SMALL, context=CONTEXT, norm_stats="set"),
 }
 IMAGES = jax.random.uniform(jax.random.key(1), (6, 16, 16, 1))
+GROUPS = jnp.array([0, 0, 0, 1, 1, 1])
 ALL = jnp.ones(6, bool)
+
+streamed = jax.jit(stream, static_argnums=0)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,8 @@ def trained():
     points = Points(IMAGES[None], targets, targets, ALL[None])
     task = Task(support=(), query=points, task_id=jnp.array(0))
 
-    def one(learner):
+    @functools.partial(jax.jit, static_argnums=0)
+    def one(learner, task):
         params, state = learner.init(KEY, task)
         leaves, tree = jax.tree.flatten(params)
         keys = jax.random.split(KEY, len(leaves))
@@ -47,34 +53,30 @@ def trained():
         params = jax.tree.unflatten(tree, moved)
         return params, learner.loss(params, state, task, KEY)[1][1]
 
-    return {name: one(learner) for name, learner in LEARNERS.items()}
+    return {name: one(learner, task) for name, learner in LEARNERS.items()}
 
 
 @pytest.fixture(scope="module")
 def answers(trained):
     """Logits of the whole stream, without and with a change of group."""
-    groups = jnp.array([0, 0, 0, 1, 1, 1])
-    found = {}
-    for name, learner in LEARNERS.items():
-        one = jax.jit(
-            lambda x, g, name=name, learner=learner: (
-                stream(learner, *trained[name], x),
-                stream(learner, *trained[name], x, groups=g),
-            )
+    return {
+        name: (
+            streamed(learner, *trained[name], IMAGES),
+            streamed(learner, *trained[name], IMAGES, groups=GROUPS),
         )
-        found[name] = one(IMAGES, groups)
-    return found
+        for name, learner in LEARNERS.items()
+    }
 
 
 def test_erm_remembers_nothing(trained, answers):
     learner = LEARNERS["erm"]
-    expected = learner.predict(*trained["erm"], (), IMAGES)
+    expected = jax.jit(learner.predict)(*trained["erm"], (), IMAGES)
     for found in answers["erm"]:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_context_of_the_last_point_is_that_of_the_whole_set(trained, answers):
-    at_once = CML.answer(*trained["cml"], IMAGES, ALL)
+    at_once = jax.jit(CML.answer)(*trained["cml"], IMAGES, ALL)
     np.testing.assert_allclose(answers["cml"][0][-1], at_once[-1], rtol=1e-4, atol=1e-5)
     assert not np.allclose(answers["cml"][0][1], at_once[1], atol=1e-5)
 
@@ -83,12 +85,13 @@ def test_the_first_statistics_of_the_last_point_are_those_of_all(trained):
     """Deeper ones are not: early points went through the statistics of then."""
     learner = LEARNERS["bn"]
     params, state = trained["bn"]
-    memory = learner.remember(params, state)
+    memory, observe = learner.remember(params, state), jax.jit(learner.observe)
     for t, image in enumerate(IMAGES):
         share = newest_share(jnp.array(t))
-        memory, _ = learner.observe(params, state, memory, image, jnp.array(t), share)
+        memory, _ = observe(params, state, memory, image, jnp.array(t), share)
     first = memory["_Block_0"]["BatchNorm_0"]
-    _, kept = SMALL.apply({"params": params, STATS: state}, IMAGES, mutable=[STATS])
+    apply = jax.jit(functools.partial(SMALL.apply, mutable=[STATS]))
+    _, kept = apply({"params": params, STATS: state}, IMAGES)
     now, then = kept[STATS]["_Block_0"]["BatchNorm_0"], state["_Block_0"]["BatchNorm_0"]
     # TRAINING keeps a tenth of the batch's own.
     for name in ("mean", "var"):
@@ -98,7 +101,8 @@ def test_the_first_statistics_of_the_last_point_are_those_of_all(trained):
 
 @pytest.mark.parametrize("name", ["bn", "cml", "cml-set"])
 def test_a_new_group_is_met_afresh(name, trained, answers):
-    alone = stream(LEARNERS[name], *trained[name], IMAGES[3:])
+    # The second group comes first, and nothing has been seen before it.
+    alone = streamed(LEARNERS[name], *trained[name], jnp.roll(IMAGES, 3, axis=0))[:3]
     continual, episodic = answers[name]
     np.testing.assert_allclose(episodic[3:], alone, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(episodic[:3], continual[:3], rtol=1e-4, atol=1e-5)
@@ -109,7 +113,7 @@ def test_a_new_group_is_met_afresh(name, trained, answers):
 def test_the_first_point_is_answered_with_what_training_stored(name, trained, answers):
     learner = LEARNERS[name]
     with pytest.warns(UserWarning, match="a set of 1 point is too small"):
-        alone = learner.answer(*trained[name], IMAGES[:1], ALL[:1])
+        alone = jax.jit(learner.answer)(*trained[name], IMAGES[:1], ALL[:1])
     np.testing.assert_allclose(answers[name][0][0], alone[0], rtol=1e-4, atol=1e-5)
 
 
@@ -120,12 +124,13 @@ def test_memory_bounds_the_share_from_below():
 
 def test_with_a_memory_the_context_is_a_running_average(trained):
     params, state = trained["cml"]
-    contexts, _ = CML.read(params, state, IMAGES, None, STORED)
-    memory = CML.remember(params, state)
+    read = jax.jit(lambda images: CML.read(params, state, images, None, STORED))
+    contexts, _ = read(IMAGES)
+    memory, observe = CML.remember(params, state), jax.jit(CML.observe)
     for t, image in enumerate(IMAGES):
         seen = jnp.array(t)
         share = newest_share(seen, 2)
-        memory, _ = CML.observe(params, state, memory, image, seen, share)
+        memory, _ = observe(params, state, memory, image, seen, share)
     # The first share is 1, every other one half.
     weights = jnp.array([1 / 32, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2])
     expected = jnp.tensordot(weights, contexts, axes=1)
@@ -152,7 +157,6 @@ def test_wrong_arguments_are_refused(given, message, untyped):
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_point_that_is_nan_is_forgotten_with_its_group(name, trained):
     inputs = IMAGES.at[1].set(jnp.nan)
-    groups = jnp.array([0, 0, 0, 1, 1, 1])
-    logits = stream(LEARNERS[name], *trained[name], inputs, groups=groups)
+    logits = streamed(LEARNERS[name], *trained[name], inputs, groups=GROUPS)
     assert np.isfinite(logits[3:]).all()
     assert np.isnan(logits[1]).all()

@@ -64,7 +64,7 @@ def test_what_is_left_of_a_sum_is_its_share():
 
 def test_every_layer_of_a_network():
     network = Conv4(features=3, num_blocks=2)
-    variables = network.init(KEY, IMAGES)
+    variables = jax.jit(network.init)(KEY, IMAGES)
     errors = layer_errors(network, variables, IMAGES)
     assert set(errors) == set(MOTIONS)
     for values in errors.values():
@@ -75,7 +75,7 @@ def test_every_layer_of_a_network():
 def test_symmetric_kernels_make_no_error_in_any_layer():
     network = Conv4(features=3)
     images = jax.random.normal(KEY, (40, 28, 28, 1))
-    variables = network.init(KEY, images)
+    variables = jax.jit(network.init)(KEY, images)
 
     def symmetric(kernel):
         turned = [jnp.rot90(kernel, k) for k in range(4)]
