@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 
 from jaxmeta.core.testing import free_port
 
@@ -110,43 +109,25 @@ def _run(directory, name, backends, devices, processes=1):
     return dict(np.load(out))
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("same_numbers")
-    return {
-        "1 x 1": _run(directory, "one", "shard_map", 1),
-        "1 x 8": _run(directory, "eight", "shard_map,deterministic,pmap", 8),
-        "2 x 4": _run(directory, "pair", "shard_map,deterministic", 4, processes=2),
-    }
-
-
 def _far(a, b):
     """The largest relative difference."""
     return float(np.max(np.abs(a - b) / np.abs(b)))
 
 
-METHODS = pytest.mark.parametrize("method", ["MSR", "ARM-CML", "PCGrad"])
-
-
-@METHODS
-def test_two_processes_take_the_steps_of_one(method, found):
-    one, two = found["1 x 8"], found["2 x 4"]
-    losses = f"{method} shard_map losses"
-    assert one[losses].shape == (STEPS,)
-    assert len(set(one[losses])) == STEPS
-    assert _far(two[losses], one[losses]) <= 1e-6
-
-
-@METHODS
-def test_added_up_in_order_they_are_the_same_bit_for_bit(method, found):
-    for what in ("losses", "params"):
-        name = f"{method} deterministic {what}"
-        np.testing.assert_array_equal(found["2 x 4"][name], found["1 x 8"][name])
-
-
-@METHODS
-@pytest.mark.parametrize("backend", ["shard_map", "pmap"])
-def test_eight_devices_take_the_steps_of_one(backend, method, found):
-    one = found["1 x 1"][f"{method} shard_map losses"]
-    eight = found["1 x 8"][f"{method} {backend} losses"]
-    assert _far(eight, one) <= 1e-5
+def test_steps_are_the_same(tmp_path):
+    """One test, so that the programs run once, whoever runs the tests beside it."""
+    alone = _run(tmp_path, "alone", "shard_map", 1)
+    eight = _run(tmp_path, "eight", "shard_map,deterministic,pmap", 8)
+    pair = _run(tmp_path, "pair", "shard_map,deterministic", 4, processes=2)
+    for method in ("MSR", "ARM-CML", "PCGrad"):
+        losses = f"{method} shard_map losses"
+        assert len(set(eight[losses])) == STEPS
+        # Two processes against one.
+        assert _far(pair[losses], eight[losses]) <= 1e-6, method
+        for what in ("losses", "params"):
+            name = f"{method} deterministic {what}"
+            np.testing.assert_array_equal(pair[name], eight[name], err_msg=name)
+        # Eight devices against one.
+        for backend in ("shard_map", "pmap"):
+            name = f"{method} {backend} losses"
+            assert _far(eight[name], alone[losses]) <= 1e-5, name
