@@ -149,10 +149,13 @@ class TpuVm(Target):
             f"{tpus} queued-resources create {where} --node-id={self.name} "
             f"--accelerator-type={self.tpu} --runtime-version={_IMAGES[kind]}"
         )
-        cores = int(size) // (1 if kind in ("v5litepod", "v6e") else 2)
+        # v2 and v3 count cores, eight a host.
+        hosts = max(1, int(size) // 8)
+        if kind in _TPUS:
+            hosts = slice_of(self.tpu).hosts
         return fill(
             self.template,
-            hosts=max(1, cores // CHIPS_OF_A_HOST),
+            hosts=f"{hosts} host{'s' * (hosts > 1)}",
             tpu=self.tpu,
             create=create + " --spot" * self.spot,
             state=f"{tpus} queued-resources describe {where} "

@@ -147,9 +147,6 @@ class Sky(Target):
     spot: bool = False
     """Cheaper machines, that may be taken away."""
 
-    restarts: int = 10
-    """How often it starts again after an error."""
-
     package: str = ""
     """What pip installs on every node; jaxmeta with the extra that suits the
     accelerators when not given."""
@@ -159,7 +156,7 @@ class Sky(Target):
 
     def __post_init__(self):
         label(self.name)
-        at_least(self, nodes=1, restarts=0)
+        at_least(self, nodes=1)
         if not self._is_tpu:
             return
         slice_of(self.accelerators.removeprefix("tpu-"))
@@ -203,7 +200,6 @@ class Sky(Target):
             name=self.name,
             nodes=self.nodes,
             resources="\n".join(f"{k}: {v}" for k, v in asked.items() if v),
-            restarts=self.restarts,
             workdir="workdir: ." if file else "",
             setup=f"pip install {shlex.quote(package)}\n{self.setup}".rstrip(),
             command=job.line(*(meeting if self.nodes > 1 else ())),

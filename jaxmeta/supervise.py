@@ -3,10 +3,11 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 Process = tuple[dict[str, str], list[str]]
 """Environment variables beside those that there are, and the words of a command."""
@@ -85,3 +86,26 @@ def _wait(running: list[subprocess.Popen]) -> int:
     codes = [code for p in running if (code := p.poll())]
     failed = failed or (codes[0] if codes else 0)
     return 128 - failed if failed < 0 else failed
+
+
+def free_port(among: Iterable[int] = (0,)) -> int:
+    """A port of this machine that nobody listens on.
+
+    Args:
+      among: what is tried, in order; 0 leaves the choice to the system.
+
+    Raises:
+      OSError: if none is free.
+
+    Example:
+      >>> 0 < free_port() < 65536
+      True
+    """
+    for port in among:
+        with socket.socket() as tried:
+            try:
+                tried.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return tried.getsockname()[1]
+    raise OSError("no port is free; give one with --port.")

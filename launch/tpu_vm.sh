@@ -1,5 +1,5 @@
 #!/bin/bash
-# {{hosts}} hosts of a Cloud TPU {{tpu}}. The Cloud TPU API has v2 to v6e; TPU7x is
+# {{hosts}} of a Cloud TPU {{tpu}}. The Cloud TPU API has v2 to v6e; TPU7x is
 # reached through GKE alone (jaxmeta launch gke). Stops billing when it is done:
 #   {{delete}}
 set -euo pipefail

@@ -85,7 +85,12 @@ def test_scripts_are_shell(name, rendered):
 @pytest.mark.parametrize("name", ["sky-gpu", "sky-tpu", "sky-slurm"])
 def test_sky_files_hold_what_they_should(name, rendered):
     task = yaml.safe_load(rendered[name])
-    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [42]
+    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [
+        4,
+        42,
+        134,
+        137,
+    ]
     assert task["num_nodes"] == (1 if name == "sky-tpu" else 2)
     assert ("SKYPILOT_NODE_RANK" in task["run"]) == (name != "sky-tpu")
     assert task["run"].startswith("jaxmeta train msr-fc --run-dir /mnt/x")
@@ -212,12 +217,29 @@ def test_job_sets_have_a_process_a_host(tpu, hosts, topology, accelerator):
     assert jobs["spec"]["failurePolicy"]["maxRestarts"] > 0
 
 
+def test_a_port_is_found_that_is_free(capsys):
+    main(["launch", "local", "msr-fc", "--dry-run"])
+    ports = re.findall(r"--coordinator=127.0.0.1:(\d+)", capsys.readouterr().out)
+    assert len(ports) == 2
+    assert len(set(ports)) == 1
+    assert int(ports[0]) > 0
+
+
 def test_a_config_of_ones_own_goes_along(tmp_path):
     job = Job(config="dir/mine.py", run_dir="/mnt/x")
     text = TpuVm().render(job)
     assert "tpu-vm scp dir/mine.py jaxmeta:" in text
     assert "jaxmeta train mine.py" in text
     assert yaml.safe_load(Sky().render(job))["workdir"] == "."
+
+
+@pytest.mark.parametrize(
+    ("tpu", "hosts"),
+    [("v2-8", 1), ("v3-32", 4), ("v4-32", 4), ("v5litepod-8", 1), ("v6e-16", 4)],
+)
+def test_a_script_says_how_many_hosts_there_are(tpu, hosts):
+    text = TpuVm(tpu=tpu).render(Job(config="msr-fc", run_dir="/mnt/x"))
+    assert f"# {hosts} host{'s' * (hosts > 1)} of a Cloud TPU {tpu}." in text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from jaxmeta.core.testing import free_port
+from jaxmeta.supervise import free_port
 
 STEPS = 20
 PROGRAM = """

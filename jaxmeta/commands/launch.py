@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from jaxmeta.launch_job import Job, Target
 from jaxmeta.launch_tpu import Gke
 from jaxmeta.launcher import TARGETS, Local
 from jaxmeta.options import LaunchOptions, UserError, parse
-from jaxmeta.supervise import run_together
+from jaxmeta.supervise import free_port, run_together
 
 
 def run(argv: list[str]) -> None:
@@ -53,12 +52,14 @@ def run(argv: list[str]) -> None:
     mount = target.mount if isinstance(target, Gke) else "runs"
     run_dir = options.run_dir or f"{mount}/{entry.name}"
     job = Job(config=config, run_dir=run_dir, overrides=tuple(overrides))
+    if isinstance(target, Local) and not target.port:
+        target = dataclasses.replace(target, port=free_port())
     with users_mistakes():
         text = target.render(job)
     if options.dry_run:
         print(text, end="")
     elif isinstance(target, Local):
-        sys.exit(run_together(_with_port(target).processes(job)))
+        sys.exit(run_together(target.processes(job)))
     else:
         sys.exit(_give(target, text))
 
@@ -72,14 +73,6 @@ def _everything(kind: type[Target]) -> Any:
         target: Annotated[kind, tyro.conf.arg(name="")]  # pyright: ignore[reportInvalidTypeForm] - known when it is parsed
 
     return Everything
-
-
-def _with_port(target: Local) -> Local:
-    if target.port:
-        return target
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return dataclasses.replace(target, port=free.getsockname()[1])
 
 
 def _give(target: Target, text: str) -> int:

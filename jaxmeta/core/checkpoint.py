@@ -5,6 +5,10 @@ array data restores silently, a changed dtype is cast, and what cannot be read l
 tasks behind that complain later. So every checkpoint carries a CRC-32 per file, looked
 at before orbax sees it, and a CRC-32, dtype and shape per leaf, and `restore` falls
 back, with one warning, to the newest step that is whole.
+
+A step is *taken* by `save`, which copies it off the devices. In the background it is
+*written*, under a name of orbax's own until all of it is there, and its files are
+*listed*. `finish` waits for all that.
 """
 
 import contextlib
@@ -14,6 +18,7 @@ import textwrap
 import warnings
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,7 +48,9 @@ class _OtherStateError(ValueError):
 def _host(leaf: Any) -> np.ndarray:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+    if isinstance(leaf, jax.Array) and not (
+        leaf.is_fully_addressable or leaf.is_fully_replicated
+    ):
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
     return np.asarray(leaf)
 
@@ -68,6 +75,23 @@ def fingerprint(tree: Any) -> dict[str, dict[str, Any]]:
 
 def _layout(prints: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {name: f"{p['dtype']}{p['shape']}" for name, p in prints.items()}
+
+
+def _layout_of(tree: Any) -> dict[str, str]:
+    host = lambda leaf: jax.eval_shape(
+        jax.random.key_data
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else lambda x: x,
+        leaf,
+    )
+    return {
+        jax.tree_util.keystr(path): f"{leaf.dtype}{list(host(leaf).shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _crc32(value: Any) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def _files(directory: Path) -> dict[str, int]:
@@ -96,7 +120,8 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self._keep = keep
         self._opened: ocp.CheckpointManager | None = None
-        self._unfinished: int | None = None
+        self._unfinished: tuple[int, Future[None]] | None = None
+        self._background = ThreadPoolExecutor(max_workers=1)
 
     def _manager(self) -> ocp.CheckpointManager:
         if self._opened is None:
@@ -110,7 +135,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps that claim to be there or are being written, ascending."""
-        found = set() if self._unfinished is None else {self._unfinished}
+        found = set() if self._unfinished is None else {self._unfinished[0]}
         if self.directory.is_dir():
             names = (path.name for path in self.directory.iterdir())
             found |= {int(name) for name in names if name.isdigit()}
@@ -128,6 +153,7 @@ class Checkpoints:
         """
         self.finish()
         meta = {"leaves": fingerprint(state), "extra": extra or {}}
+        meta["crc32"] = _crc32(meta["extra"])
         composite = ocp.args.Composite(
             state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
         )
@@ -136,7 +162,7 @@ class Checkpoints:
             if hosts.as_first(step in self.steps()):
                 self._manager().delete(step)
             self._manager().save(step, args=composite, force=True)
-        self._unfinished = step
+            self._unfinished = step, self._background.submit(self._complete, step)
 
     def finish(self) -> None:
         """Returns when the last step is on disk.
@@ -144,13 +170,11 @@ class Checkpoints:
         Raises:
           CheckpointError: if the file system refuses it.
         """
-        if (step := self._unfinished) is None:
+        if self._unfinished is None:
             return
-        self._unfinished = None
+        (step, completed), self._unfinished = self._unfinished, None
         with self._writing(step):
-            self._manager().wait_until_finished()
-            if hosts.is_first():
-                self._write_files(self.directory / str(step))
+            completed.result()
 
     @contextlib.contextmanager
     def _writing(self, step: int) -> Iterator[None]:
@@ -164,9 +188,13 @@ class Checkpoints:
                 f"({_one_line(error)}); {kept}. Free some space or make it writable."
             ) from error
 
-    def _write_files(self, directory: Path) -> None:
-        # Without this file, as a kill just before it leaves a step, leaves are still
-        # compared.
+    def _complete(self, step: int) -> None:
+        """Lists the files of a step when they are there; killed before, it has no list,
+        and leaves are still compared."""
+        self._manager().wait_until_finished()
+        if not hosts.is_first():
+            return
+        directory = self.directory / str(step)
         fresh = directory / f"{FILES}.tmp"
         fresh.write_text(json.dumps(_files(directory)))
         fresh.replace(directory / FILES)
@@ -191,6 +219,7 @@ class Checkpoints:
         fix = "go on with the version that wrote it, or train in another run directory"
         for step in reversed(self.steps()):
             try:
+                self._check_files(step)
                 found = self._read(step, like)
             except Exception as error:  # whatever a damaged file makes readers raise
                 damaged.append(f"step {step}: {_one_line(error)}")
@@ -210,18 +239,27 @@ class Checkpoints:
             )
         return None
 
+    def _check_files(self, step: int) -> None:
+        """Raises in every process if one of them sees damaged files."""
+        directory, damage = self.directory / str(step), None
+        try:
+            if (directory / FILES).exists():
+                expected = json.loads((directory / FILES).read_text())
+                _require_equal("checksum", expected, _files(directory))
+        except Exception as error:  # whatever a damaged file makes readers raise
+            damage = error
+        if not hosts.is_true_of_all(damage is None):
+            raise damage or ValueError("another process cannot read it")
+
     def _read(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
-        directory = self.directory / str(step)
-        if (directory / FILES).exists():
-            expected = json.loads((directory / FILES).read_text())
-            _require_equal("checksum", expected, _files(directory))
         items = self._manager().restore(
             step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
         )
         leaves, extra = items["meta"]["leaves"], items["meta"]["extra"]
+        if items["meta"].get("crc32", _crc32(extra)) != _crc32(extra):
+            raise ValueError("the checksum of what was saved beside it does not match")
         try:
-            layout = _layout(fingerprint(like))
-            _require_equal("shape or dtype", _layout(leaves), layout)
+            _require_equal("shape or dtype", _layout(leaves), _layout_of(like))
         except ValueError as error:
             raise _OtherStateError(str(error)) from error
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -233,10 +271,12 @@ class Checkpoints:
 
     def close(self) -> None:
         """Finishes, and releases the directory."""
-        self.finish()
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        try:
+            self.finish()
+        finally:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
 
 
 def _one_line(error: Exception) -> str:

@@ -133,7 +133,8 @@ def make_advance(experiment: Experiment) -> Advance:
             ahead = drawer.submit(draw_step, first)
             for i in range(first, first + num_steps):
                 tasks = ahead.result()
-                ahead = drawer.submit(draw_step, i + 1)
+                if i + 1 < first + num_steps:
+                    ahead = drawer.submit(draw_step, i + 1)
                 state, now = compiled_step(state, tasks, step_key(root, LEARN, i))
                 metrics.append(now)
                 # Never far ahead of the devices: their queues are finite.
@@ -219,26 +220,20 @@ def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:
             shown = {name: value for name, value in values.items() if _is_json(value)}
             writer.write(done, {**shown, "time/tasks_per_second": rate})
             progress.update(done, values, rate)
+            if skipped and (stuck or asked):
+                _save_last_good(latest, state, done - skipped)
             if stuck:
-                good = done - skipped
-                if good > max(latest.steps(), default=0):
-                    # Nothing but the counters has moved since the last good step.
-                    zero = jnp.zeros_like(state.skipped)
-                    step = state.step - state.skipped
-                    latest.save(
-                        good, dataclasses.replace(state, step=step, skipped=zero)
-                    )
                 raise NonFiniteError(_last_good(latest, done, skipped))
             every = experiment.checkpoint.every
             # After a skipped step there is nothing new to keep, and what was kept
             # before may be the last that is good.
-            healthy = every and done % every == 0 and not skipped
-            if done == experiment.steps or healthy or (asked and not skipped):
+            due = asked or (every and done % every == 0)
+            if done == experiment.steps or (due and not skipped):
                 latest.save(done, state)
             if asked:
                 raise PreemptedError(
-                    f"asked to end at step {done}. The same command goes on from the "
-                    f"last checkpoint in {latest.directory}."
+                    f"asked to end at step {done}. The same command goes on from step "
+                    f"{done - skipped}, whose checkpoint is in {latest.directory}."
                 )
     return state
 
@@ -247,12 +242,31 @@ def _is_json(value: Values) -> bool:
     return isinstance(value, list) or math.isfinite(value)
 
 
+def _save_last_good(latest: Checkpoints, state: TrainState, step: int) -> None:
+    """Saves a state as of its last step that was not skipped, if there is one.
+
+    Nothing but the counters has moved since.
+    """
+    if step > max(latest.steps(), default=0):
+        good = dataclasses.replace(
+            state,
+            step=jnp.full_like(state.step, step),
+            skipped=jnp.zeros_like(state.skipped),
+        )
+        latest.save(step, good)
+
+
 def _last_good(latest: Checkpoints, step: int, skipped: int) -> str:
+    said = ""
+    try:
+        latest.finish()
+    except CheckpointError as error:
+        said = f" Also: {error}"
     steps = latest.steps()
     last = f"step {steps[-1]} in {latest.directory}" if steps else "none was written"
     return (
         f"the loss or update was not finite in {skipped} steps in a row (before step "
-        f"{step}). Last good checkpoint: {last}. Lower the learning rates or clip."
+        f"{step}). Last good checkpoint: {last}. Lower the learning rates or clip.{said}"
     )
 
 

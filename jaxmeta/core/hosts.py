@@ -38,3 +38,15 @@ def as_first(value: bool) -> bool:
     if jax.process_count() == 1:
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
+
+
+def is_true_of_all(value: bool) -> bool:
+    """Whether it is true in every process, so that all do the same.
+
+    Example:
+      >>> is_true_of_all(False)
+      False
+    """
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.array(value)).all())

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,24 +210,3 @@ def timeless_rows(directory: Path) -> list[dict]:
         {name: value for name, value in row.items() if not name.startswith("time/")}
         for row in read_jsonl(directory / "metrics.jsonl")
     ]
-
-
-def free_port(low: int = 0, high: int = 65535) -> int:
-    """A port of this machine that nobody listens on.
-
-    Args:
-      low: the first that is tried; 0 leaves the choice to the system.
-      high: where it ends.
-
-    Example:
-      >>> 0 < free_port() < 65536
-      True
-    """
-    for port in range(low, high):
-        with socket.socket() as tried:
-            try:
-                tried.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return tried.getsockname()[1]
-    raise OSError(f"no port from {low} to {high} is free.")

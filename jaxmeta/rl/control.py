@@ -136,6 +136,7 @@ class Control(Procedure):
                 )
             writer.write(now, dict(metrics))
             latest.save(now, params, {"step": now})
+            latest.finish()
             # Whoever sees it may interrupt, and lose nothing.
             progress.update(now, metrics, metrics["time/steps_per_second"])
 
