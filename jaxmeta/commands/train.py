@@ -121,7 +121,7 @@ def _perform(experiment, run_dir: Path, options: TrainOptions) -> None:
             if first:
                 stack.enter_context(locked(run_dir))
             hosts.wait_for_all("the run directory")
-            if run.finished:
+            if hosts.as_first(run.finished):
                 if first:
                     print(
                         f"{run_dir} is finished ({experiment.steps} steps); its result "

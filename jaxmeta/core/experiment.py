@@ -75,7 +75,13 @@ class Optimizer:
             step = optax.chain(optax.clip_by_global_norm(self.clip_norm), step)
         if self.accumulate > 1:
             step = optax.MultiSteps(step, self.accumulate).gradient_transformation()
-        return self.aggregator(), step
+        aggregator = self.aggregator()
+        if self.accumulate > 1 and getattr(aggregator, "observe", None) is not None:
+            raise ValueError(
+                "this aggregator looks at losses after every step, and with accumulate "
+                f"{self.accumulate} most change nothing; set accumulate to 1."
+            )
+        return aggregator, step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,8 +199,9 @@ class Experiment:
     BF16_BF16_F32: products of bfloat16, added up in float32. Parameters, inner loop,
     gradients of tasks and what is made of them are float32 with all of them."""
 
-    max_skips: int = 3
-    """Steps in a row with a non-finite loss or update that are skipped."""
+    max_skips: int = 2
+    """Steps in a row with a non-finite loss or update that are skipped; one more ends
+    the run."""
 
     def __post_init__(self):
         _at_least(
@@ -204,6 +211,12 @@ class Experiment:
             log_every=self.log_every,
         )
         _at_least(0, seed=self.seed, max_skips=self.max_skips)
+        if self.steps % self.optimizer.accumulate:
+            raise ValueError(
+                "steps must be a multiple of optimizer.accumulate "
+                f"({self.optimizer.accumulate}), got {self.steps}: the last would "
+                "change nothing."
+            )
         for name, every in (
             ("evaluation.every", self.evaluation.every),
             ("checkpoint.every", self.checkpoint.every),

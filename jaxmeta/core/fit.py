@@ -266,7 +266,8 @@ def _last_good(latest: Checkpoints, step: int, skipped: int) -> str:
     last = f"step {steps[-1]} in {latest.directory}" if steps else "none was written"
     return (
         f"the loss or update was not finite in {skipped} steps in a row (before step "
-        f"{step}). Last good checkpoint: {last}. Lower the learning rates or clip.{said}"
+        f"{step}). Last good checkpoint: {last}. Lower the learning rates or clip."
+        f"{said}"
     )
 
 
@@ -321,7 +322,7 @@ def complete(run: Run, writer: Writer, progress: Progress) -> dict[str, Interval
     Returns:
       Mean, interval over tasks and extremes of every test metric.
     """
-    if not run.finished:
+    if not hosts.as_first(run.finished):
         first = hosts.is_first()
         write_card = run.keep_card() if first else lambda: None
         if first:

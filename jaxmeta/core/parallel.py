@@ -145,16 +145,26 @@ class Parallel:
         return jax.device_put(tree, self._rows())
 
     def split_examples(self, tasks: Any) -> Any:
-        """Spreads the second axis of tasks over the axis `data`, inside `jit`."""
+        """Spreads the second axis of tasks over the axis `data`, inside `jit`.
+
+        That of a leaf of which it does not divide is whole on every device.
+
+        Raises:
+          ValueError: if it divides of none.
+        """
         if self.data_shards == 1:
             return tasks
-
-        def spread(leaf: Array) -> Array:
-            divides = leaf.ndim > 1 and leaf.shape[1] % self.data_shards == 0
-            sharding = self._rows(DATA) if divides else self._rows()
-            return jax.lax.with_sharding_constraint(leaf, sharding)
-
-        return jax.tree.map(spread, tasks)
+        divides = lambda leaf: leaf.ndim > 1 and leaf.shape[1] % self.data_shards == 0
+        if not any(map(divides, jax.tree.leaves(tasks))):
+            lengths = {
+                leaf.shape[1] for leaf in jax.tree.leaves(tasks) if leaf.ndim > 1
+            }
+            raise ValueError(
+                f"data_shards ({self.data_shards}) must divide a number of examples of "
+                f"a task; there are {', '.join(map(str, sorted(lengths)))}."
+            )
+        place = lambda leaf: self._rows(DATA) if divides(leaf) else self._rows()
+        return jax.lax.with_sharding_constraint(tasks, jax.tree.map(place, tasks))
 
     def draw_rows(self, draw: Callable[[Array], Any], slots: Array) -> Any:
         """Spreads what is drawn for `slots`, every process drawing its own alone.
@@ -166,6 +176,7 @@ class Parallel:
         if jax.process_count() == 1:
             return self.split_rows(draw(slots))
         sharding = self._rows()
+        # Along the axis `data` several devices hold the same rows.
         first = lambda index: (index[0].start or 0) if index else 0
         mine = sharding.addressable_devices_indices_map(slots.shape).values()
         starts = sorted({first(index) for index in mine})

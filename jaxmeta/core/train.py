@@ -127,7 +127,7 @@ def make_train_step(
     *,
     parallel: Parallel | None = None,
     precision: Precision = "highest",
-    max_skips: int = 3,
+    max_skips: int = 2,
     step_metrics: StepMetrics | None = None,
 ) -> TrainStep:
     """One outer step as a pure function; all that a loop of your own needs.
@@ -196,10 +196,9 @@ def make_train_step(
         keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_tasks))
         tasks = parallel.split_examples(tasks)
         with jax.default_matmul_precision(precision):
-            updates, opt_state, losses, finite, metrics, states, task_grads = propose(
-                state, tasks, keys
-            )
-            metrics = dict(metrics)
+            proposal = propose(state, tasks, keys)
+            updates, opt_state = proposal.updates, proposal.opt_state
+            metrics = dict(proposal.metrics)
             if observe is not None or step_metrics is not None:
                 after = optax.apply_updates(state.params, updates)
                 losses_after = losses_alone((after, state.model_state), tasks, keys)
@@ -207,34 +206,36 @@ def make_train_step(
                     seen = observe(opt_state[0], losses_after, tasks.task_id)
                     opt_state = (seen, opt_state[1])
                 if step_metrics is not None:
-                    spread = parallel.split_columns(task_grads)
-                    change = jax.tree.map(jnp.subtract, after, state.params)
                     seen = OuterStep(
-                        spread, change, losses, losses_after, tasks.task_id
+                        parallel.split_columns(proposal.task_grads),
+                        jax.tree.map(jnp.subtract, after, state.params),
+                        proposal.losses,
+                        losses_after,
+                        tasks.task_id,
                     )
                     metrics |= named(step_metrics(seen))
         model_state = jax.tree.map(
             lambda total, old: (total / num_tasks).astype(jnp.result_type(old)),
-            states,
+            proposal.states,
             state.model_state,
         )
         # An optimiser whose second moment overflows makes updates of 0 for ever after.
         finite = (
-            finite
+            proposal.losses_finite
             & _all_finite(updates)
             & _stay_finite(model_state, state.model_state)
             & _stay_finite(opt_state, state.opt_state)
         )
         healthy = finite & (state.skipped <= max_skips)
-        keep = lambda new, old: jax.tree.map(
+        taken = lambda new, old: jax.tree.map(
             lambda a, b: jnp.where(healthy, a, b), new, old
         )
         new = TrainState(
             step=state.step + 1,
             skipped=jnp.where(healthy, 0, state.skipped + 1),
-            params=keep(optax.apply_updates(state.params, updates), state.params),
-            model_state=keep(model_state, state.model_state),
-            opt_state=keep(opt_state, state.opt_state),
+            params=taken(optax.apply_updates(state.params, updates), state.params),
+            model_state=taken(model_state, state.model_state),
+            opt_state=taken(opt_state, state.opt_state),
         )
         # What was skipped must not turn the averages of a whole log interval to nan.
         metrics = jax.tree.map(lambda x: jnp.where(healthy, x, 0.0), metrics)
@@ -279,7 +280,7 @@ class _Proposal(NamedTuple):
     updates: Params
     opt_state: Any
     losses: TaskLosses
-    finite: Bool[Array, ""]  # all losses
+    losses_finite: Bool[Array, ""]
     metrics: Metrics
     states: ModelState
     task_grads: Params | None

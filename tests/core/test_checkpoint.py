@@ -241,6 +241,14 @@ def _meta_says_something_else(step_dir):
     path.write_text(json.dumps(meta))
 
 
+def _extra_says_something_else(step_dir):
+    (step_dir / FILES).unlink()
+    (path,) = [p for p in _files(step_dir / "meta") if "crc32" in p.read_text()]
+    meta = json.loads(path.read_text())
+    meta["extra"]["value"] += 1
+    path.write_text(json.dumps(meta))
+
+
 def _list_of_files_is_no_json(step_dir):
     (step_dir / FILES).write_text("{")
 
@@ -256,6 +264,7 @@ DAMAGES = [
     _truncated,
     _meta_is_no_json,
     _meta_says_something_else,
+    _extra_says_something_else,
     _list_of_files_is_no_json,
     _one_file_more,
 ]

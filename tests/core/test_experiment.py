@@ -10,6 +10,7 @@ import pytest
 from jaxmeta import Experiment, Optimizer, Parallel, WeightsOnly, sum_over_tasks
 from jaxmeta.core.experiment import Checkpointing, Evaluation
 from jaxmeta.core.testing import smoke_learner, smoke_source
+from jaxmeta.surgery import FAMO, aggregate_tasks
 
 
 def _experiment(**changes):
@@ -32,6 +33,11 @@ def test_rates_and_norms_must_be_positive_and_finite(name, value):
         (Evaluation, {"tasks_per_batch": 0}, "tasks_per_batch must be >= 1, got 0"),
         (Evaluation, {"checkpoint": "best"}, "'best' needs validations"),
         (Optimizer, {"accumulate": 0}, "accumulate must be >= 1, got 0"),
+        (
+            _experiment,
+            {"steps": 10, "optimizer": Optimizer(accumulate=3)},
+            r"multiple of optimizer.accumulate \(3\), got 10",
+        ),
         (Checkpointing, {"every": -2}, "every must be >= 0, got -2"),
         (Checkpointing, {"keep": 1}, "keep must be >= 2, got 1"),
         (_experiment, {"tasks_per_step": 0}, "tasks_per_step must be >= 1, got 0"),
@@ -122,6 +128,13 @@ def test_gradients_of_several_steps_make_one_update(transform):
     np.testing.assert_array_equal(moved[1:3], [params, params])
     np.testing.assert_allclose(moved[3], params + expected, rtol=1e-6)
     np.testing.assert_array_equal(moved[5], moved[3])
+
+
+def test_rules_that_look_at_every_step_need_one_that_moves():
+    famo = lambda: aggregate_tasks(FAMO(num_tasks=4))
+    Optimizer(aggregator=famo).make()
+    with pytest.raises(ValueError, match=r"with accumulate 2 most change nothing"):
+        Optimizer(aggregator=famo, accumulate=2).make()
 
 
 def test_an_experiment_is_equal_to_its_twin():

@@ -28,6 +28,7 @@ from jaxmeta.core.fit import (
     make_advance,
     measure,
 )
+from jaxmeta.core.preemption import PreemptedError, Preemption
 from jaxmeta.core.run import Run
 from jaxmeta.core.testing import (
     SmokeHostSource,
@@ -303,6 +304,31 @@ def test_non_finite_training_keeps_the_last_good_state(
     expected, _ = advance(initial_state(experiment), good)
     assert_trees_close(state.params, expected.params, rtol=0.0, atol=0.0)
     assert int(advance(expected, 1)[0].skipped) == 1
+
+
+def test_a_run_that_is_asked_to_end_while_it_skips_keeps_its_last_good_state(
+    small_experiment, tmp_path, quiet, monkeypatch
+):
+    experiment = small_experiment(
+        optimizer=_overflowing(1e15),
+        steps=40,
+        log_every=20,
+        max_skips=40,
+        checkpoint=Checkpointing(),
+        evaluation=Evaluation(),
+    )
+    monkeypatch.setattr(Preemption, "reached", lambda self, step, num_steps: True)
+    run = Run.open(tmp_path, experiment)
+    writer = JsonlWriter(run.metrics_path)
+    with pytest.raises(PreemptedError, match="asked to end at step 20") as error:
+        fit(run, writer, quiet)
+    writer.close()
+    (good,) = run.latest.steps()
+    assert 0 < good < 20
+    assert f"goes on from step {good}, whose" in str(error.value)
+    state, _ = run.latest.restore(initial_state(experiment))
+    assert (int(state.step), int(state.skipped)) == (good, 0)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
 # The best checkpoint.

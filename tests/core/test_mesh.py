@@ -13,7 +13,12 @@ from jaxmeta.core.evaluate import make_evaluator
 from jaxmeta.core.experiment import Experiment, Optimizer
 from jaxmeta.core.fit import initial_state, make_advance
 from jaxmeta.core.mesh import DATA, PARAMS, TASKS, make_mesh
-from jaxmeta.core.testing import SmokeHostSource, assert_trees_close, smoke_learner
+from jaxmeta.core.testing import (
+    SmokeHostSource,
+    SmokeSource,
+    assert_trees_close,
+    smoke_learner,
+)
 from jaxmeta.data.translation import TranslationSource
 from jaxmeta.networks.mlp import MLP
 from jaxmeta.surgery import GroupDRO, aggregate_tasks, pcgrad
@@ -189,6 +194,18 @@ def test_axes_that_are_not_asked_for_are_not_there():
 
 
 # Errors.
+
+
+def test_examples_must_divide_over_the_devices_that_share_them():
+    learner, tx = smoke_learner(), optax.sgd(0.1)
+    source = SmokeSource(num_support=3, num_query=5)
+    tasks = source.sample(KEY, jnp.arange(4), split="train")
+    state = init_state(learner, tx, mean_over_tasks(), key=KEY, example=source.example)
+    step = make_train_step(
+        learner, tx, mean_over_tasks(), parallel=Parallel(data_shards=2)
+    )
+    with pytest.raises(ValueError, match=r"data_shards \(2\) must divide .* are 3, 5"):
+        jax.eval_shape(step, state, tasks, KEY)
 
 
 def test_shares_must_divide_the_devices():
