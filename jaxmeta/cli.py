@@ -38,9 +38,9 @@ COMMANDS = ("list", "train", "launch", "evaluate", "reproduce", "report", "bench
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command.
 
-    Exits with 0; 2, a mistake of the user's; 3, the loss was not finite; 42, it was
-    asked to end (SIGTERM) and has written a checkpoint; 130 after Ctrl-C; 141 if nobody
-    reads the output.
+    Exits with 0; 2, a mistake of the user's; 3, the loss was not finite; 4, it hung
+    among several processes; 42, it was asked to end (SIGTERM) and has written a
+    checkpoint; 130 after Ctrl-C; 141 if nobody reads the output.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -155,7 +155,8 @@ def extra_flops(text: str) -> float:
 
     Two operations for every product of a matrix multiplication, one for every element
     of what is done element by element, exponentials and the like excepted, as XLA's
-    analysis has it. A loop of unknown length goes round once.
+    analysis has it. A loop of unknown length goes round once, and convolutions in loops
+    are left out.
 
     Args:
       text: `jax.stages.Compiled.as_text()`.
