@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 from jaxmeta.failures import say
@@ -123,12 +124,11 @@ def agree(experiment: Any, options: ClusterOptions) -> None:
     from jax.experimental import multihost_utils
 
     from jaxmeta.core.config import to_json
-    from jaxmeta.core.run import git_revision
 
     config = to_json(experiment)
     told = {
         "the experiment": config,
-        "the code": git_revision(),
+        "the code": _code(),
         "jaxmeta": importlib.metadata.version("jaxmeta"),
         "jax": jax.__version__,
         "--num-processes": options.num_processes,
@@ -144,6 +144,15 @@ def agree(experiment: Any, options: ClusterOptions) -> None:
                 f"{name} of process {differ[0]} differs from that of process 0; start "
                 "all processes with the same command, code and data."
             )
+
+
+def _code() -> str:
+    """A digest of the library's own files, which a revision is not where they changed."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def data_of(experiment: Any) -> str | None:

@@ -186,6 +186,24 @@ def test_either_may_be_killed_five_times(workspace, victim):
 
 
 @pytest.mark.slow
+def test_parameters_in_shares_of_two_processes_are_killed_and_go_on(workspace):
+    config = workspace / "config.py"
+    config.write_text(config.read_text().replace("deterministic=True", ""))
+    main(["train", "config.py", "--run-dir", "alone"])
+    shares = ("--parallel.params-shards", "4")
+    pair = Pair(workspace, *shares)
+    pair.wait_for(8)
+    pair.processes[1].kill()
+    assert 0 not in pair.ends(within=15.0)
+    assert Pair(workspace, *shares, seconds="0").ends() == [0, 0]
+    assert "going on from step" in pair.log.read_text()
+    found, expected = (timeless_rows(workspace / name) for name in ("pair", "alone"))
+    assert [row["step"] for row in found] == [row["step"] for row in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.slow
 def test_a_process_that_is_stopped_ends_the_other(workspace):
     pair = Pair(workspace, "--watchdog", "5")
     pair.wait_for(3)

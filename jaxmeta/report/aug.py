@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from jaxmeta.core.fit import initial_state
+from jaxmeta.core.fit import initial_state, restored_state
 from jaxmeta.core.run import Run
 from jaxmeta.core.table import Cell, Runs, Table
 from jaxmeta.core.train import TrainState
@@ -137,11 +137,7 @@ def _trained(
     if (row, column) not in runs:
         return None
     run = Run.load(runs[row, column][0])
-    start = initial_state(run.experiment)
-    best = run.experiment.evaluation.checkpoint == "best"
-    found = (run.best if best else run.latest).restore(start)
-    assert found is not None
-    return run, (start, found[0])
+    return run, (initial_state(run.experiment), restored_state(run))
 
 
 def _patched(learner: Any) -> Any:
