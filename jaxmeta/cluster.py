@@ -147,7 +147,7 @@ def agree(experiment: Any, options: ClusterOptions) -> None:
 
 
 def _code() -> str:
-    """A digest of the library's own files, which a revision is not where they changed."""
+    """A digest of the library's own files: of changed ones no revision tells."""
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):

@@ -80,7 +80,8 @@ def failures():
         with disk_errors():
             yield
     except NonFiniteError as error:
-        say(f"jaxmeta: {error}")
+        if hosts.is_first():
+            say(f"jaxmeta: {error}")
         sys.exit(3)
     except PreemptedError as error:
         if hosts.is_first():

@@ -249,6 +249,11 @@ def test_a_run_directory_is_of_one_job(workspace, capsys):
         main(["train", "config.py", "--run-dir", "taken"])
     assert stop.value.code == 2
     assert f"in use by process {os.getpid()} on" in capsys.readouterr().err
+    (workspace / "table").mkdir()
+    with locked(workspace / "table"), pytest.raises(SystemExit) as stop:
+        main(["reproduce", "msr-rotation", "--quick", "--run-dir", "table"])
+    assert stop.value.code == 2
+    assert f"in use by process {os.getpid()} on" in capsys.readouterr().err
     # Nothing is left behind that would have to be removed.
     assert (workspace / "taken" / LOCK).exists()
     with locked(workspace / "taken"):

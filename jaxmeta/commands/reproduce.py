@@ -1,5 +1,6 @@
 """`jaxmeta reproduce`."""
 
+import contextlib
 import shlex
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def run(argv: list[str]) -> None:
     use(options.data)
     start_jax()
     from jaxmeta.core import catalogue
+    from jaxmeta.core.lock import locked
     from jaxmeta.core.run import read_json
     from jaxmeta.core.table import Table
     from jaxmeta.report import terminal
@@ -34,8 +36,11 @@ def run(argv: list[str]) -> None:
         with users_mistakes():
             experiment = cell.experiment(0)
         checked(experiment)
-    with failures():
-        run_dir.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with users_mistakes():
+            run_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(run_dir))
+        stack.enter_context(failures())
         records = reproduce(
             table,
             run_dir,
