@@ -6,7 +6,7 @@ from jaxmeta.report.arm import arm_table
 from jaxmeta.shift.benchmark import Protocol
 
 PAPER = "Zhang et al. 2021 (arXiv 2007.02931), the methods; scikit-learn's digits"
-COST = "--quick: 9 min a seed on 2 CPU cores; full: three times that; no data files"
+COST = "--quick: 4 min a seed on 2 CPU cores; full: three times that; no data files"
 
 ROWS = ("ERM", "UW", "DRNN", "ARM-CML", "ARM-BN", "ARM-LL", "BN adaptation")
 
@@ -16,14 +16,13 @@ def get_table(quick: bool) -> Table:
     return arm_table(
         "Turned digits (scikit-learn): test accuracy",
         Protocol(
-            source=RotatedDigits(points_per_set=32),
+            source=RotatedDigits(points_per_set=32, image_size=20),
             width=8,
             context_channels=4,
             learning_rate=3e-3,
             steps=160 if quick else 480,
             evaluations=4,
             sets_per_batch=14,
-            one_by_one=True,
         ),
         ROWS,
         seeds=1 if quick else 3,
