@@ -132,7 +132,7 @@ def agree(experiment: Any, options: ClusterOptions) -> None:
         "jaxmeta": importlib.metadata.version("jaxmeta"),
         "jax": jax.__version__,
         "--num-processes": options.num_processes,
-        "the data": data_of(experiment),
+        "the data": _data(experiment),
     }
     digest = lambda value: hashlib.sha256(json.dumps(value).encode()).digest()
     ours = np.stack([np.frombuffer(digest(value), np.uint8) for value in told.values()])
@@ -155,6 +155,11 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def data_of(experiment: Any) -> str | None:
-    """What the source of an experiment says of its data, if it has any to speak of."""
-    return getattr(getattr(experiment, "source", None), "data_used", None)
+def _data(experiment: Any) -> Any:
+    """What a source says of its data, and checksums of what it draws on the device."""
+    from jaxmeta.core.checkpoint import fingerprint
+    from jaxmeta.core.task import DeviceSource
+
+    source = getattr(experiment, "source", None)
+    resident = source.load() if isinstance(source, DeviceSource) else ()
+    return [getattr(source, "data_used", None), fingerprint(resident)]

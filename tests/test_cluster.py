@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -56,6 +57,12 @@ def get_config():
         log_every=2,
     )
 '''
+RESIDENT = """class Slow(SmokeHostSource):
+    def read(self):
+        return float(os.environ.get("DATA", "1"))
+
+
+"""
 PROGRAM = "import sys; from jaxmeta.cli import main; main(sys.argv[1:])"
 
 
@@ -154,17 +161,28 @@ def test_two_processes_asked_to_end_killed_and_resumed_give_what_one_gives(works
     np.testing.assert_array_equal(ours["loss"], theirs["loss"])
 
 
-def test_processes_that_differ_say_so(workspace):
+@pytest.mark.parametrize(
+    ("what", "option", "environ"),
+    [
+        ("experiment", ["--seed", "7"], {}),
+        pytest.param("data", [], {"DATA": "7"}, marks=pytest.mark.slow),
+    ],
+)
+def test_processes_that_differ_say_so(what, option, environ, workspace):
+    if what == "data":
+        text = re.sub(r"class Slow.*?\n\n\n", RESIDENT, CONFIG, flags=re.DOTALL)
+        (workspace / "config.py").write_text(text.replace("SmokeHost", "Smoke"))
     pair = Pair(workspace)
     other = pair.processes[1]
     other.kill()
     other.wait()
-    words = [*other.args, "--seed", "7"]
+    environ = environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
     with pair.log.open("a") as log:
-        environ = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
-        pair.processes[1] = subprocess.Popen(words, env=environ, stdout=log, stderr=log)
+        pair.processes[1] = subprocess.Popen(
+            [*other.args, *option], env=os.environ | environ, stdout=log, stderr=log
+        )
     assert 2 in pair.ends()
-    assert "the experiment of process 1 differs from that of process 0" in (
+    assert f"the {what} of process 1 differs from that of process 0" in (
         pair.log.read_text()
     )
     assert not pair.metrics.exists()

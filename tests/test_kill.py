@@ -86,20 +86,20 @@ def assert_same_runs(killed, whole):
         )
 
 
-def test_five_kills_leave_no_trace(workspace):
+def test_seven_kills_leave_no_trace(workspace):
     log, killed = workspace / "log.txt", workspace / "killed"
     assert start(workspace, "whole").wait() == 0, log.read_text()
-    # While it starts, while it saves in each third of its steps, and while it measures
-    # the trained model.
+    # While it starts, five times while it saves, and while it measures the trained
+    # model.
     kill_when(start(workspace, "killed"), (killed / "config.json").exists, log)
-    for part in (1, 2, 3):
-        saving = saving_after(killed, STEPS // 2 * part // 3 - 5)
+    for part in range(1, 6):
+        saving = saving_after(killed, STEPS // 2 * part // 5 - 4)
         kill_when(start(workspace, "killed"), saving, log, within=0.005)
     all_steps = lambda: count(killed / "metrics.jsonl") >= STEPS // 2
     kill_when(start(workspace, "killed"), all_steps, log)
     assert not (killed / "result.json").exists()
     assert start(workspace, "killed").wait() == 0, log.read_text()
-    assert log.read_text().count("going on from step") == 4
+    assert log.read_text().count("going on from step") == 6
     assert_same_runs(killed, workspace / "whole")
 
 

@@ -275,7 +275,9 @@ class Checkpoints:
             self.finish()
         finally:
             if self._opened is not None:
-                self._opened.close()
+                # What `finish` has raised orbax raises again.
+                with contextlib.suppress(Exception):
+                    self._opened.close()
                 self._opened = None
 
 

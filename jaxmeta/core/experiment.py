@@ -59,7 +59,8 @@ class Optimizer:
 
     accumulate: int = 1
     """Outer steps whose gradients are averaged into one update, >= 1: a larger batch
-    of tasks than fits. Between-task rules see the tasks of one step at a time."""
+    of tasks than fits. Between-task rules see the tasks of one step at a time, and for
+    diagnostics the steps between change nothing."""
 
     def __post_init__(self):
         for name in ("learning_rate", "clip_norm"):
