@@ -45,9 +45,14 @@ class _OtherStateError(ValueError):
     """A whole checkpoint, of another tree."""
 
 
+def _numbers(leaf: Any) -> Any:
+    """A typed key as its data, and any other leaf as it is."""
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
+
+
 def _host(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
+    leaf = _numbers(leaf)
     if isinstance(leaf, jax.Array) and not (
         leaf.is_fully_addressable or leaf.is_fully_replicated
     ):
@@ -78,14 +83,10 @@ def _layout(prints: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def _layout_of(tree: Any) -> dict[str, str]:
-    host = lambda leaf: jax.eval_shape(
-        jax.random.key_data
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        else lambda x: x,
-        leaf,
-    )
+    """That of the fingerprint of `tree`, without a look at its values."""
+    shape = lambda leaf: list(jax.eval_shape(_numbers, leaf).shape)
     return {
-        jax.tree_util.keystr(path): f"{leaf.dtype}{list(host(leaf).shape)}"
+        jax.tree_util.keystr(path): f"{leaf.dtype}{shape(leaf)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
 

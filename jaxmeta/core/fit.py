@@ -223,7 +223,7 @@ def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:
             if skipped and (stuck or asked):
                 _save_last_good(latest, state, done - skipped)
             if stuck:
-                raise NonFiniteError(_last_good(latest, done, skipped))
+                raise NonFiniteError(_why_it_ended(latest, done, skipped))
             every = experiment.checkpoint.every
             # After a skipped step there is nothing new to keep, and what was kept
             # before may be the last that is good.
@@ -256,7 +256,7 @@ def _save_last_good(latest: Checkpoints, state: TrainState, step: int) -> None:
         latest.save(step, good)
 
 
-def _last_good(latest: Checkpoints, step: int, skipped: int) -> str:
+def _why_it_ended(latest: Checkpoints, step: int, skipped: int) -> str:
     said = ""
     try:
         latest.finish()
