@@ -74,12 +74,12 @@ def workspace(tmp_path, monkeypatch):
 
 
 class Pair:
-    """Two processes of two devices each that train together."""
+    """Two processes that train together."""
 
-    def __init__(self, workspace, *options, by_slurm=False, seconds="0.05"):
+    def __init__(self, workspace, *options, by_slurm=False, seconds="0.05", devices=2):
         job = Job(config="config.py", run_dir="pair", overrides=options)
         port = free_port(range(61440, 65535) if by_slurm else (0,))
-        processes = Local(port=port, devices=2).processes(job)
+        processes = Local(port=port, devices=devices).processes(job)
         self.log = workspace / "log.txt"
         self.metrics = workspace / "pair" / "metrics.jsonl"
         self.processes = []
@@ -219,6 +219,30 @@ def test_parameters_in_shares_of_two_processes_are_killed_and_go_on(workspace):
     assert [row["step"] for row in found] == [row["step"] for row in expected]
     for ours, theirs in zip(found, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_one_process_of_eight_devices_goes_on_where_two_of_four_were_killed(workspace):
+    eight = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
+
+    def alone(name):
+        words = ["train", "config.py", "--run-dir", name]
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *words],
+            env=eight,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout + done.stderr
+
+    alone("alone")
+    pair = Pair(workspace, devices=4)
+    pair.wait_for(8)
+    pair.processes[0].kill()
+    pair.ends(within=15.0)
+    assert "going on from step" in alone("pair")
+    assert timeless_rows(workspace / "pair") == timeless_rows(workspace / "alone")
 
 
 @pytest.mark.slow

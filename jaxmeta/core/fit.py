@@ -231,10 +231,7 @@ def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:
             if done == experiment.steps or (due and not skipped):
                 latest.save(done, state)
             if asked:
-                raise PreemptedError(
-                    f"asked to end at step {done}. The same command goes on from step "
-                    f"{done - skipped}, whose checkpoint is in {latest.directory}."
-                )
+                raise PreemptedError(_how_it_goes_on(latest, done, skipped))
     return state
 
 
@@ -254,6 +251,14 @@ def _save_last_good(latest: Checkpoints, state: TrainState, step: int) -> None:
             skipped=jnp.zeros_like(state.skipped),
         )
         latest.save(step, good)
+
+
+def _how_it_goes_on(latest: Checkpoints, step: int, skipped: int) -> str:
+    kept = step - skipped
+    then = f"goes on from step {kept}, whose checkpoint is in {latest.directory}"
+    if not kept:
+        then = "begins anew, as every step so far was skipped"
+    return f"asked to end at step {step}. The same command {then}."
 
 
 def _why_it_ended(latest: Checkpoints, step: int, skipped: int) -> str:

@@ -7,7 +7,8 @@ where the steps end, and in the memory and time that it takes:
   choice                 gradient            memory for T steps
   Unrolled(remat=False)  exact               T times the activations of a step
   Unrolled()             exact               those of one step, T times the parameters
-  MixFlow()              exact               as Unrolled(), see `jaxmeta bench`
+  MixFlow()              exact               those of one step, 2 sqrt(T) times the
+                                             parameters
   Implicit()             exact where the     those of one step
                          steps converge
   Truncated(k)           of the last k       as Unrolled() for k steps
@@ -202,6 +203,10 @@ class MixFlow(MetaGradient):
     so this is the derivative of `grad_(v, w) L` at v in the direction u: the forward
     derivative of a gradient in place of the reverse derivative of one. The loss must
     have a forward derivative, which `networks.convolution` has not.
+
+    Steps are kept in blocks, of as many as there are blocks where the number of steps
+    has such a divisor, and taken once more, a block at a time, on the way back: for one
+    more gradient a step, `2 sqrt(T)` sets of parameters are held at once instead of T.
     """
 
     def descend(self, loss, start, context, rates, *, num_steps, per_step):
@@ -221,12 +226,23 @@ class MixFlow(MetaGradient):
             return of_fast, _times(-1.0, of_rates(u)[0]), _times(-1.0, mixed)
 
         step.defvjp(lambda *args: (step(*args), args), backward)
+        size = _block_size(num_steps)
+
+        def block(fast, rates):
+            return _repeat(
+                lambda fast, rates: step(fast, rates, context),
+                fast,
+                rates,
+                num_steps=size,
+                per_step=per_step,
+            )
+
+        num_blocks = num_steps // size
+        if per_step:
+            of_block = lambda r: r.reshape(num_blocks, size, *r.shape[1:])
+            rates = jax.tree.map(of_block, rates)
         return _repeat(
-            lambda fast, rates: step(fast, rates, context),
-            start,
-            rates,
-            num_steps=num_steps,
-            per_step=per_step,
+            block, start, rates, num_steps=num_blocks, per_step=per_step, remat=size > 1
         )
 
 
@@ -300,6 +316,11 @@ def _second_derivatives(
     both = jax.grad(loss, (0, 1), allow_int=True)  # labels, too, are in the context
     (gradient, _), products = jax.jvp(lambda fast: both(fast, context), (fast,), (u,))
     return gradient, products
+
+
+def _block_size(num_steps: int) -> int:
+    """The largest divisor of `num_steps` that is at most its square root."""
+    return max(d for d in range(1, math.isqrt(num_steps) + 1) if num_steps % d == 0)
 
 
 def _times(factor: float, tree: PyTree) -> PyTree:

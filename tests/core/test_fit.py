@@ -331,6 +331,21 @@ def test_a_run_that_is_asked_to_end_while_it_skips_keeps_its_last_good_state(
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
+def test_a_run_that_is_asked_to_end_with_nothing_to_keep_says_that_it_begins_anew(
+    small_experiment, tmp_path, quiet, monkeypatch
+):
+    experiment = small_experiment(
+        optimizer=_overflowing(3e38), steps=4, log_every=2, max_skips=4
+    )
+    monkeypatch.setattr(Preemption, "reached", lambda self, step, num_steps: True)
+    run = Run.open(tmp_path, experiment)
+    writer = JsonlWriter(run.metrics_path)
+    with pytest.raises(PreemptedError, match="begins anew, as every step so far was"):
+        fit(run, writer, quiet)
+    writer.close()
+    assert run.latest.steps() == []
+
+
 # The best checkpoint.
 
 

@@ -33,7 +33,7 @@ EXACT_CHOICES = {
     "remat": Unrolled(),
     "unrolled": Unrolled(remat=False),
     "mixflow": MixFlow(),
-    "truncated after all": Truncated(steps=5),
+    "truncated after all": Truncated(steps=6),
 }
 exactly = pytest.mark.parametrize("choice", EXACT_CHOICES.values(), ids=EXACT_CHOICES)
 choices = pytest.mark.parametrize(
@@ -41,7 +41,8 @@ choices = pytest.mark.parametrize(
     [*EXACT_CHOICES.values(), FirstOrder()],
     ids=[*EXACT_CHOICES, "first order"],
 )
-step_counts = pytest.mark.parametrize("num_steps", [1, 2, 3])
+# Six are three blocks of two to MixFlow.
+step_counts = pytest.mark.parametrize("num_steps", [1, 3, 6])
 
 
 @pytest.fixture(autouse=True)
@@ -141,14 +142,14 @@ def test_gradient_of_a_rate_for_every_parameter(choice):
 
 
 @choices
-@pytest.mark.parametrize("shape", [(3,), (3, 4)], ids=["per tensor", "per parameter"])
+@pytest.mark.parametrize("shape", [(4,), (4, 4)], ids=["per tensor", "per parameter"])
 def test_gradient_of_rates_of_their_own_for_every_step(choice, shape):
     rates = RNG.uniform(0.1, 0.4, size=shape)
-    settings = {"num_steps": 3, "per_step": True, "meta_gradient": choice}
+    settings = {"num_steps": 4, "per_step": True, "meta_gradient": choice}
     start, rate, _ = gradients_of(rates, **settings)
-    vectors = list(np.broadcast_to(rates.reshape(3, -1), (3, 4)))
+    vectors = list(np.broadcast_to(rates.reshape(4, -1), (4, 4)))
     iterates, inner = by_hand(vectors)
-    after = products(vectors) if choice != FirstOrder() else [C] * 4
+    after = products(vectors) if choice != FirstOrder() else [C] * 5
     np.testing.assert_allclose(
         outer(jnp.asarray(START), jnp.asarray(rates), jnp.asarray(B), **settings),
         C @ iterates[-1],
@@ -236,6 +237,23 @@ def test_every_leaf_has_the_rate_at_its_place():
     np.testing.assert_array_equal(end["a"], [0.0, 0.0])
     np.testing.assert_array_equal(end["b"][0], 1.0)
     np.testing.assert_array_equal(end["b"][1], [[-1.0, -3.0]] * 2)
+
+
+def test_mixflow_holds_the_parameters_of_blocks_of_steps():
+    v, rate = jnp.ones(10_000), jnp.asarray(0.1)
+
+    def held(choice):
+        def loss(v):
+            inner = lambda v, context: jnp.cos(v).sum()
+            end = descend(inner, v, (), rate, num_steps=64, meta_gradient=choice)
+            return jnp.square(end).sum()
+
+        memory = jax.jit(jax.grad(loss)).lower(v).compile().memory_analysis()
+        return memory.temp_size_in_bytes / v.nbytes
+
+    # Eight blocks and eight steps of one, and what a step computes with.
+    assert held(MixFlow()) <= 8 + 8 + 4
+    assert held(Unrolled()) >= 64
 
 
 @pytest.mark.parametrize("num_steps", [0, -1])
