@@ -207,7 +207,8 @@ class Checkpoints:
         the damage may be of the moment, until their step is saved again.
 
         Args:
-          like: a state of the wanted structure, shapes, dtypes and placement.
+          like: a state of the wanted structure, shapes, dtypes and placement, or those
+            alone (`jax.ShapeDtypeStruct`).
 
         Returns:
           The state, and what was saved beside it as `extra`.

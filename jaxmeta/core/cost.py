@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.experiment import Experiment
-from jaxmeta.core.fit import initial_state
+from jaxmeta.core.fit import shapes_of_state
 from jaxmeta.core.train import make_train_step
 
 
 def estimate(experiment: Experiment) -> list[str]:
     """Parameters, memory and compile time of an experiment, a line each."""
     aggregator, tx = experiment.optimizer.make()
-    state = initial_state(experiment)
+    state = shapes_of_state(experiment)
     step = make_train_step(
         experiment.learner,
         tx,

@@ -30,7 +30,7 @@ from jaxmeta.core.preemption import PreemptedError, Preemption
 from jaxmeta.core.procedure import Procedure
 from jaxmeta.core.progress import Progress
 from jaxmeta.core.run import Run, read_json, reading, write_json
-from jaxmeta.core.task import DeviceSource, draw_on_shards
+from jaxmeta.core.task import DeviceSource, Task, draw_on_shards
 from jaxmeta.core.train import (
     DRAW,
     EVALUATE,
@@ -53,11 +53,22 @@ class NonFiniteError(Exception):
 
 def initial_state(experiment: Experiment) -> TrainState:
     """The state of an experiment before its first step, on its devices."""
-    state = _first_state(experiment)
+    state = _first_state(experiment, experiment.source.example)
     return jax.device_put(state, experiment.parallel.placement(state))
 
 
-def _first_state(experiment: Experiment) -> TrainState:
+def shapes_of_state(experiment: Experiment) -> TrainState:
+    """Shape, dtype and placement of every leaf of its states; nothing is computed."""
+    source = experiment.source
+    example = source.shapes if isinstance(source, DeviceSource) else source.example
+    shapes = jax.eval_shape(functools.partial(_first_state, experiment), example)
+    placed = lambda leaf, sharding: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding
+    )
+    return jax.tree.map(placed, shapes, experiment.parallel.placement(shapes))
+
+
+def _first_state(experiment: Experiment, example: Task) -> TrainState:
     aggregator, tx = experiment.optimizer.make()
     root = jax.random.key(experiment.seed)
     return init_state(
@@ -65,7 +76,7 @@ def _first_state(experiment: Experiment) -> TrainState:
         tx,
         aggregator,
         key=step_key(root, INIT, 0),
-        example=experiment.source.example,
+        example=example,
     )
 
 
@@ -148,11 +159,10 @@ def _shapes_of_a_step(experiment: Experiment) -> tuple[Any, Any, Any]:
     """The shapes of state, tasks and key of a step; nothing is put on a device."""
     source, key = experiment.source, jax.random.key(0)
     assert isinstance(source, DeviceSource)
-    state = jax.eval_shape(lambda: _first_state(experiment))
     many = lambda s: jax.ShapeDtypeStruct(
         (experiment.tasks_per_step, *s.shape), s.dtype
     )
-    return state, jax.tree.map(many, source.shapes), key
+    return shapes_of_state(experiment), jax.tree.map(many, source.shapes), key
 
 
 def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:
@@ -191,10 +201,10 @@ def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:
       (4, [4])
     """
     experiment, latest = run.experiment, run.latest
-    state = initial_state(experiment)
-    if (found := latest.restore(state)) is not None:
-        state = found[0]
-    advance, validation = make_advance(experiment), Validation(run, state)
+    like = shapes_of_state(experiment)
+    found = latest.restore(like)
+    state = initial_state(experiment) if found is None else found[0]
+    advance, validation = make_advance(experiment), Validation(run, like)
     done = int(state.step)
     with reading(run.directory):
         writer.resume(done)
@@ -284,7 +294,7 @@ def restored_state(run: Run[Experiment]) -> TrainState:
     """
     which = run.experiment.evaluation.checkpoint
     checkpoints = run.best if which == "best" else run.latest
-    found = checkpoints.restore(initial_state(run.experiment))
+    found = checkpoints.restore(shapes_of_state(run.experiment))
     checkpoints.close()
     if found is None:
         raise CheckpointError(
