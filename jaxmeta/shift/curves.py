@@ -85,21 +85,22 @@ def _in_sets(run: Run[Experiment], count: int, points: int) -> np.ndarray:
 
 
 def stream_accuracy(
-    run: Run[Experiment], mode: Mode, length: int, least_streams: int
+    run: Run[Experiment], modes: Sequence[Mode], *, length: int, least_streams: int
 ) -> np.ndarray:
     """Accuracy of the t-th point of a stream, over many streams of test points.
 
-    The numbers are kept in the run directory, in `stream_<mode>.npz`.
+    The streams of all modes run side by side. The numbers are kept in the run
+    directory, in `streams.npz`.
 
     Args:
       run: a finished run on a `GroupSource` of a method that can be streamed.
-      mode: what a stream is made of.
+      modes: what the streams are made of.
       length: points of a stream, >= 1.
-      least_streams: so many at least, >= 1: as many of every group, and the same ones
-        for every run on these data.
+      least_streams: so many at least of every mode, >= 1: as many of every group, and
+        the same ones for every run on these data.
 
     Returns:
-      `[time]` in [0, 1].
+      `[mode, time]` in [0, 1].
 
     Raises:
       ValueError: for a number below 1, an unknown mode, a method that cannot be
@@ -110,10 +111,15 @@ def stream_accuracy(
     assert isinstance(source, GroupSource)
     num_groups = len(source.sizes("test"))
     streams = num_groups * -(-least_streams // num_groups)
-    rows = stream_rows(source.read()["test"], mode, length, streams)
-    settings = {"length": length, "streams": streams, "groups": "in turn"}
-    measured = lambda: _over_streams(run, source, rows)
-    return _kept(run, f"stream_{mode}.npz", settings, measured)
+    points = source.read()["test"]
+    rows = [stream_rows(points, mode, length, streams) for mode in modes]
+
+    def measured():
+        correct = _over_streams(run, source, np.concatenate(rows))
+        return correct.reshape(length, len(rows), streams).mean(2).T
+
+    settings = {"modes": list(modes), "length": length, "streams": streams}
+    return _kept(run, "streams.npz", settings, measured)
 
 
 def stream_rows(points: Groups, mode: Mode, length: int, streams: int) -> np.ndarray:
@@ -175,7 +181,7 @@ def stream_rows(points: Groups, mode: Mode, length: int, streams: int) -> np.nda
 def _over_streams(
     run: Run[Experiment], source: GroupSource, rows: np.ndarray
 ) -> np.ndarray:
-    """`[time]` accuracy over the streams of `rows` `[stream, time]`."""
+    """`[time, stream]`: what was answered rightly of `rows` `[stream, time]`."""
     learner, precision = run.experiment.learner, run.experiment.precision
     assert isinstance(learner, ShiftLearner)
     state, data = restored_state(run), source.load()["test"]
@@ -188,7 +194,7 @@ def _over_streams(
         with jax.default_matmul_precision(precision):
             points = source.prepare(data.inputs[rows])
             memory, logits = jax.vmap(observe)(memory, points)
-        return memory, jnp.mean(logits.argmax(-1) == data.targets[rows])
+        return memory, logits.argmax(-1) == data.targets[rows]
 
     known = (state.params, state.model_state, data)
     copies = lambda leaf: jnp.broadcast_to(leaf, (len(rows), *leaf.shape))

@@ -170,37 +170,40 @@ def test_a_run_that_is_not_finished_is_refused(tmp_path, run_of):
     with pytest.raises(ValueError, match="is not finished; train it to its end"):
         accuracy_by_support(run, (4,), points=4)
     with pytest.raises(ValueError, match="is not finished; train it to its end"):
-        stream_accuracy(run, "mixed", length=2, least_streams=2)
+        stream_accuracy(run, ["mixed"], length=2, least_streams=2)
 
 
 def test_a_damaged_file_is_named(run_of):
     run = run_of("ARM-BN")
-    path = run.directory / "stream_mixed.npz"
+    path = run.directory / "streams.npz"
     path.write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match=r"stream_mixed\.npz is damaged"):
-        stream_accuracy(run, "mixed", length=2, least_streams=2)
+    with pytest.raises(CheckpointError, match=r"streams\.npz is damaged"):
+        stream_accuracy(run, ["mixed"], length=2, least_streams=2)
     path.unlink()
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["ARM-BN", "ARM-CML"])
-def test_a_stream_is_what_the_method_says_of_it(name, mode, run_of):
+def test_a_stream_is_what_the_method_says_of_it(name, run_of):
     run, length, streams = run_of(name), 9, 4
-    found = stream_accuracy(run, mode, length=length, least_streams=streams)
+    found = stream_accuracy(run, MODES, length=length, least_streams=streams)
+    assert found.shape == (len(MODES), length)
     learner, state = run.experiment.learner, restored_state(run)
     data = run.experiment.source.read()["test"]
-    rows = stream_rows(data, mode, length, 3 * -(-streams // 3))  # of all 3 groups
-    right = [
-        np.asarray(
-            streamed(
-                learner, state.params, state.model_state, jnp.asarray(data.inputs[row])
-            ).argmax(-1)
-        )
-        == data.targets[row]
-        for row in rows
-    ]
-    assert found.shape == (length,)
-    np.testing.assert_allclose(found, np.mean(right, axis=0), atol=1e-6)
+    for mode, accuracies in zip(MODES, found, strict=True):
+        rows = stream_rows(data, mode, length, 3 * -(-streams // 3))  # of all 3 groups
+        right = [
+            np.asarray(
+                streamed(
+                    learner,
+                    state.params,
+                    state.model_state,
+                    jnp.asarray(data.inputs[row]),
+                ).argmax(-1)
+            )
+            == data.targets[row]
+            for row in rows
+        ]
+        np.testing.assert_allclose(accuracies, np.mean(right, axis=0), atol=1e-6)
 
 
 def test_a_compiled_loop_gives_the_same_stream(run_of, monkeypatch):
@@ -215,13 +218,15 @@ def test_a_compiled_loop_gives_the_same_stream(run_of, monkeypatch):
 
 def test_streams_are_kept_by_mode_and_settings(run_of, monkeypatch):
     run = run_of("ARM-BN")
-    first = stream_accuracy(run, "episodic", length=3, least_streams=2)
+    first = stream_accuracy(run, ["episodic"], length=3, least_streams=2)
     monkeypatch.setattr(curves, "_over_streams", not_again)
-    again = stream_accuracy(run, "episodic", length=3, least_streams=2)
+    again = stream_accuracy(run, ["episodic"], length=3, least_streams=2)
     np.testing.assert_array_equal(first, again)
     with pytest.raises(AssertionError, match="measured again"):
-        stream_accuracy(run, "episodic", length=3, least_streams=4)
-    assert (run.directory / "stream_episodic.npz").exists()
+        stream_accuracy(run, ["episodic"], length=3, least_streams=4)
+    with pytest.raises(AssertionError, match="measured again"):
+        stream_accuracy(run, ["mixed"], length=3, least_streams=2)
+    assert (run.directory / "streams.npz").exists()
 
 
 def test_what_cannot_be_streamed_says_so(run_of, monkeypatch):
@@ -230,7 +235,7 @@ def test_what_cannot_be_streamed_says_so(run_of, monkeypatch):
     untrained = lambda run: initial_state(run.experiment)
     monkeypatch.setattr(curves, "restored_state", untrained)
     with pytest.raises(ValueError, match="cannot be streamed"):
-        stream_accuracy(Run(run.directory, other), "mixed", length=2, least_streams=2)
+        stream_accuracy(Run(run.directory, other), ["mixed"], length=2, least_streams=2)
 
 
 IDS = np.repeat([0, 1, 2], [5, 2, 6])
