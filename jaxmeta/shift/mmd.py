@@ -96,7 +96,11 @@ class Mmd(Unadapted):
         mask = task.query.mask
         apart = jax.vmap(mmd_squared)(
             features[first], features[second], mask[first], mask[second]
-        ).mean()
+        )
+        # A set of padding alone is like no other.
+        there = mask.any(axis=1)
+        pairs = (there[first] & there[second]).astype(apart.dtype)
+        apart = pairs @ apart / jnp.maximum(pairs.sum(), 1.0)
         losses = point_losses(outputs, points.targets, points.mask)
         loss = mean_loss(losses, points.mask) + self.penalty * apart
         metrics = measured(outputs.logits, points.targets, points.mask)

@@ -61,6 +61,19 @@ def test_the_loss_adds_the_mean_over_pairs():
     np.testing.assert_allclose(metrics["mmd"].compute(), apart, rtol=1e-4)
 
 
+def test_a_set_of_padding_is_compared_with_none():
+    task = _task()
+    fewer = jax.tree.map(lambda leaf: leaf[:2], task.query)
+    padded = task.query._replace(mask=task.query.mask.at[2].set(False))
+    learner = Mmd(network=NETWORK)
+    params, state = jax.jit(learner.init)(KEY, task)
+    loss = jax.jit(learner.loss)
+    ours, (metrics, _) = loss(params, state, task._replace(query=padded), KEY)
+    without, (expected, _) = loss(params, state, task._replace(query=fewer), KEY)
+    np.testing.assert_allclose(ours, without, rtol=1e-4)
+    np.testing.assert_allclose(metrics["mmd"].total, expected["mmd"].total, rtol=1e-4)
+
+
 def test_without_penalty_it_is_erm():
     task = _task()
     learner = Mmd(network=NETWORK, penalty=0.0)
