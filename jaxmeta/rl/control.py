@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ import numpy as np
 from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
 from jaxmeta.core.evaluate import TaskValues
 from jaxmeta.core.fit import NonFiniteError
+from jaxmeta.core.preemption import PreemptedError, Preemption
 from jaxmeta.core.procedure import Procedure
 from jaxmeta.core.progress import Progress
 from jaxmeta.core.run import reading
@@ -30,7 +32,8 @@ class Control(Procedure):
     """One training run: which tasks, in which physics, by which agent, for how long.
 
     A run that goes on does so with the parameters of its last evaluation: the moments
-    of Adam and the episodes under way begin anew. Its result is the deterministic
+    of Adam and the episodes under way begin anew. Asked to end by SIGTERM it does so
+    after the next one. Its result is the deterministic
     policy's on the official goals: `success`, 1 if any step of an episode succeeds, and
     `return`.
 
@@ -115,41 +118,46 @@ class Control(Procedure):
         return self.measure(directory)
 
     def _train(self, directory: Path, writer: Writer, progress: Progress) -> None:
-        env, latest = self.env("train"), _latest(directory)
-        found = latest.restore(self.agent.init(env, self.seed))
-        start, done = (None, 0) if found is None else (found[0], found[1]["step"])
-        with reading(directory):
-            writer.resume(done)
-        progress.resume(done)
-        left = self.steps - done
-        if left <= 0:
-            latest.close()
-            return
+        with closing(_latest(directory)) as latest, Preemption() as preemption:
+            env = self.env("train")
+            found = latest.restore(self.agent.init(env, self.seed))
+            start, done = (None, 0) if found is None else (found[0], found[1]["step"])
+            with reading(directory):
+                writer.resume(done)
+            progress.resume(done)
 
-        def on_evaluation(step: int, params: PyTree, metrics: dict[str, float]) -> None:
-            now = done + step
-            if not np.isfinite(list(metrics.values())).all():
-                raise NonFiniteError(
-                    f"the return or loss is not finite after {now} steps; the last "
-                    f"good checkpoint is in {latest.directory}. Lower the learning "
-                    "rate."
+            def on_evaluation(
+                step: int, params: PyTree, metrics: dict[str, float]
+            ) -> None:
+                now = done + step
+                if not np.isfinite(list(metrics.values())).all():
+                    raise NonFiniteError(
+                        f"the return or loss is not finite after {now} steps; the last "
+                        f"good checkpoint is in {latest.directory}. Lower the learning "
+                        "rate."
+                    )
+                writer.write(now, dict(metrics))
+                latest.save(now, params, {"step": now})
+                latest.finish()
+                # Whoever sees it may interrupt, and lose nothing.
+                progress.update(now, metrics, metrics["time/steps_per_second"])
+                if now < self.steps and preemption.reached(now, 1):
+                    raise PreemptedError(
+                        f"asked to end at step {now}. The same command goes on from "
+                        f"there, with the checkpoint in {latest.directory}."
+                    )
+
+            if done < self.steps:
+                left = self.steps - done
+                self.agent.train(
+                    env,
+                    steps=left,
+                    evaluations=self._evaluations(left),
+                    episodes=self.episodes,
+                    seed=self.seed + done,
+                    start=start,
+                    on_evaluation=on_evaluation,
                 )
-            writer.write(now, dict(metrics))
-            latest.save(now, params, {"step": now})
-            latest.finish()
-            # Whoever sees it may interrupt, and lose nothing.
-            progress.update(now, metrics, metrics["time/steps_per_second"])
-
-        self.agent.train(
-            env,
-            steps=left,
-            evaluations=self._evaluations(left),
-            episodes=self.episodes,
-            seed=self.seed + done,
-            start=start,
-            on_evaluation=on_evaluation,
-        )
-        latest.close()
 
     def policy(self, directory: Path, env: ManipulationEnv) -> Policy:
         """The deterministic policy that was trained in a run directory.

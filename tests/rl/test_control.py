@@ -1,12 +1,18 @@
 """What can be wrong with a run of an agent, and what its commands say."""
 
 import math
+import os
+import signal
 
 import jax
 import pytest
 
 from jaxmeta.cli import main
 from jaxmeta.core.config import from_json, to_json
+from jaxmeta.core.preemption import PreemptedError
+from jaxmeta.core.progress import Progress
+from jaxmeta.core.testing import assert_trees_close, timeless_rows
+from jaxmeta.core.writers import JsonlWriter
 from jaxmeta.manipulation.suites import Suite
 from jaxmeta.rl.control import Control
 from jaxmeta.rl.ppo import Ppo
@@ -93,6 +99,34 @@ def test_size_is_told_before_training():
 def test_as_many_updates_before_each_evaluation(steps, evaluations, updates):
     control = Control(suite=REACH, steps=steps, evaluations=evaluations)
     assert control.estimate()[1] == f"updates: {updates} of 20,480 steps"
+
+
+def test_a_run_that_is_asked_to_end_goes_on_from_the_next_evaluation(
+    tmp_path, monkeypatch
+):
+    """Of an agent that learns nothing; what it is told to do is kept."""
+    told = []
+
+    def train(self, env, *, steps, seed, start, on_evaluation, **settings):
+        told.append((steps, seed, start))
+        params = self.init(env, seed)
+        for step in (8, 16):
+            if len(told) == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            on_evaluation(step, params, {"time/steps_per_second": 1.0})
+
+    monkeypatch.setattr(Ppo, "train", train)
+    control = Control(suite=REACH, agent=Ppo(policy_layers=(8,)), steps=20)
+    writer = JsonlWriter(tmp_path / "metrics.jsonl")
+    quiet = Progress(control.steps, quiet=True)
+    with pytest.raises(PreemptedError, match=r"asked to end at step 8\. The same"):
+        control._train(tmp_path, writer, quiet)
+    control._train(tmp_path, writer, quiet)
+    writer.close()
+    first, second = told
+    assert (first, second[:2]) == ((20, 0, None), (12, 8))
+    assert_trees_close(second[2], control.agent.init(control.env("train"), 0))
+    assert [row["step"] for row in timeless_rows(tmp_path)] == [8, 16, 24]
 
 
 def test_dry_run_and_diagnostics(capsys):
