@@ -111,13 +111,22 @@ def init_state(
     # One program: by itself every random number would be compiled.
     params, model_state = jax.jit(learner.init)(key, example)
     link = optax.identity() if aggregator is None else aggregator
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        skipped=jnp.zeros((), jnp.int32),
-        params=params,
-        model_state=model_state,
-        opt_state=(link.init(params), tx.init(params)),
-    )
+    none = jnp.zeros((), jnp.int32)
+    opt_state = (link.init(params), tx.init(params))
+    return _apart(TrainState(none, none, params, model_state, opt_state))
+
+
+def _apart(tree: Any) -> Any:
+    """Copies of arrays that occur again, since a loop gives each away once."""
+    seen: set[int] = set()
+
+    def own(leaf: Any) -> Any:
+        if id(leaf) in seen:
+            return jnp.copy(leaf)
+        seen.add(id(leaf))
+        return leaf
+
+    return jax.tree.map(own, tree)
 
 
 def make_train_step(

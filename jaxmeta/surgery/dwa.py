@@ -79,9 +79,8 @@ class DWA(Weighting):
 
     def init(self) -> Any:
         """Nothing seen."""
-        zeros = jnp.zeros((self.num_tasks,))
-        none = jnp.zeros((), jnp.int32)
-        return DWAState(none, zeros, zeros, jnp.zeros((2, self.num_tasks)))
+        zeros = lambda *shape: jnp.zeros((*shape, self.num_tasks))
+        return DWAState(jnp.zeros((), jnp.int32), zeros(), zeros(), zeros(2))
 
     def weigh(self, tasks: Tasks, state: Any, key: PRNGKey) -> tuple[TaskWeights, Any]:
         """The weights of this step, and the running means after it."""

@@ -93,6 +93,27 @@ def test_clipping_after_the_aggregator_clips_the_mean(smoke_tasks):
     np.testing.assert_allclose(norm, 1e-3, rtol=1e-4)
 
 
+def test_a_state_that_holds_an_array_twice_can_be_given_away(smoke_tasks):
+    def init(params):
+        zeros = jnp.zeros(3)
+        return {"sum": zeros, "count": zeros}
+
+    def count(updates, state, params=None):
+        del params
+        return updates, {"sum": state["sum"] + 1.0, "count": state["count"] + 2.0}
+
+    twice = optax.GradientTransformation(init, count)
+    tx = optax.chain(twice, optax.sgd(0.1))
+    aggregator, learner = mean_over_tasks(), smoke_learner()
+    state = _start(learner, tx, aggregator)
+    step = make_train_step(learner, tx, aggregator, parallel=ONE)
+    step = jax.jit(step, donate_argnums=0)
+    for _ in range(2):
+        state, _ = step(state, smoke_tasks(0, 4), KEY)
+    held = state.opt_state[1][0]
+    assert (held["sum"].tolist(), held["count"].tolist()) == ([2.0] * 3, [4.0] * 3)
+
+
 def test_the_learner_may_have_a_single_scalar_parameter(smoke_tasks):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Offset(SmokeLearner):
