@@ -66,7 +66,8 @@ class MiniImageNet(EpisodeSource):
     """Episodes over mini-ImageNet.
 
     The images come from a directory with a folder for each class, named by its WordNet
-    id, at any depth; if `path` names one or `JAXMETA_DATA_DIR` holds one as
+    id, at any depth, or with several (`train/ID` and `val/ID`) whose images are put
+    together; if `path` names one or `JAXMETA_DATA_DIR` holds one as
     `miniimagenet`. Otherwise from the file `miniimagenet_subset.npz` there, which may
     hold fewer images a class.
 
@@ -112,7 +113,11 @@ class MiniImageNet(EpisodeSource):
 
 
 def _from_directory(root: Path) -> ClassImages:
-    folders = {path.name: path for path in root.rglob("n*") if path.is_dir()}
+    folders: dict[str, list[Path]] = {}
+    for path in sorted(root.rglob("n*")):
+        # A folder in one of the same name is a part of it.
+        if path.is_dir() and path.name not in [above.name for above in path.parents]:
+            folders.setdefault(path.name, []).append(path)
     found, splits, names = [], [], []
     for split, split_name in enumerate(SPLITS):
         for wnid in WORDNET_IDS[split_name].split():
@@ -121,9 +126,10 @@ def _from_directory(root: Path) -> ClassImages:
                     f"{root}: must hold a folder {wnid}, and one for every class of "
                     "mini-ImageNet; name the directory that it was unpacked to."
                 )
-            found.append(read_class(folders[wnid], _SIDE))
+            parts = [read_class(folder, _SIDE) for folder in folders[wnid]]
+            found.append([image for part in parts for image in part])
             splits.append(split)
-            names.append(str(folders[wnid]))
+            names.append(", ".join(map(str, folders[wnid])))
     return join_classes(found, splits, names)
 
 

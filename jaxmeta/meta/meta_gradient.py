@@ -8,7 +8,7 @@ where the steps end, and in the memory and time that it takes:
   Unrolled(remat=False)  exact               T times the activations of a step
   Unrolled()             exact               those of one step, T times the parameters
   MixFlow()              exact               those of one step, 2 sqrt(T) times the
-                                             parameters
+                                             parameters if T divides so, else up to T
   Implicit()             exact where the     those of one step
                          steps converge
   Truncated(k)           of the last k       as Unrolled() for k steps
@@ -253,7 +253,8 @@ class Implicit(MetaGradient):
     The steps go down this loss. Their gradient is the one that their end would have
     were it the minimum, whatever the path: `(H + damping)^-1` is applied by conjugate
     gradients. It is wrong by as much as the steps have not converged, and needs
-    `H + damping` to be positive. The rates get none.
+    `H + damping` to be positive, and a loss that has a forward derivative (see
+    `MixFlow`). The rates get none.
 
     Raises:
       ValueError: for a number that is not positive.

@@ -205,9 +205,11 @@ class Conv4(nn.Module):
 class LoopConv4(Conv4):
     """`Conv4`, number for number, for tasks that are gone through in a Python loop.
 
-    With `Parallel(backend="loop")` a step of MAML of 8 tasks takes .54 of the time that
-    `Conv4` takes under `vmap` on two CPU cores, and compiles 1.2 times as long. Under
-    `vmap` it is five times slower, and `MixFlow` cannot go through it.
+    With `Parallel(backend="loop")` a step of MAML of 8 tasks and one inner step takes
+    .54 of the time that `Conv4` takes under `vmap` on two CPU cores, and compiles 1.2
+    times as long. Several inner steps are a compiled loop, in which XLA's convolutions
+    are slow: with five it takes 3.6 times as long as `Conv4`. Under `vmap` it is five
+    times slower, and `MixFlow` and `Implicit` cannot go through it.
 
     Example:
       >>> import jax

@@ -103,7 +103,8 @@ def _protocol_text(protocol: Protocol, row: str) -> str:
     inner = f", {protocol.inner_steps} inner ({protocol.eval_inner_steps} in tests)"
     inner = "" if row == "ProtoNets" else inner
     norm = norm_text(protocol.norm_stats)
-    return f"{steps}, {protocol.features} channels{inner}, {norm}"
+    more = "more than " if row == "MAML (Big)" else ""
+    return f"{steps}, {more}{protocol.features} channels{inner}, {norm}"
 
 
 def findings(runs: Runs, column: str, gain: float | None) -> list[str]:

@@ -275,6 +275,17 @@ def test_mini_imagenet_from_a_directory(tmp_path):
     assert data.images[::2, 0, 0, 0].tolist() == list(range(100))
 
 
+def test_a_class_of_mini_imagenet_may_lie_in_several_folders(tmp_path):
+    wnids = [w for ids in mini_imagenet.WORDNET_IDS.values() for w in ids.split()]
+    for wnid in wnids:
+        put(tmp_path / "train" / wnid, [1, 2], side=84)
+        put(tmp_path / "val" / wnid, [3], side=84)
+    put(tmp_path / "train" / wnids[0] / wnids[0], [4], side=84)
+    data = MiniImageNet(shots=1, queries=1, path=str(tmp_path)).load()
+    assert data.counts.tolist() == [4] + [3] * 99
+    assert sorted(data.images[:4, 0, 0, 0].tolist()) == [1, 2, 3, 4]
+
+
 def test_mini_imagenet_without_a_class(tmp_path):
     put(tmp_path / "n01532829", [1, 2])
     with pytest.raises(DataError, match="must hold a folder n01558993"):
