@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from jaxmeta.core.names import did_you_mean
-from jaxmeta.failures import plain_warnings, quiet_threads, say
+from jaxmeta.failures import leave, plain_warnings, quiet_threads, say
 from jaxmeta.options import UserError
 
 USAGE = """\
@@ -60,7 +60,7 @@ def _run(command: str, rest: list[str]) -> None:
                 sys.stdout.flush()
     except UserError as error:
         say(f"jaxmeta {command}: {error}")
-        sys.exit(2)
+        leave(2)
     except KeyboardInterrupt:
         again = command in ("train", "reproduce")
         hint = " The same command goes on from the last checkpoint." * again

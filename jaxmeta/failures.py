@@ -1,11 +1,16 @@
 """How the command line tells of what goes wrong: one line, and an exit code."""
 
 import contextlib
+import os
 import sys
+import time
 import warnings
+from typing import NoReturn
 
 from jaxmeta.launch_job import PREEMPTED
 from jaxmeta.options import UserError, one_line
+
+_SECONDS_FOR_OTHERS = 3.0
 
 
 @contextlib.contextmanager
@@ -97,6 +102,21 @@ def failures():
             "fewer environments "
             f"({one_line(error)[:120]})"
         ) from error
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process with an exit code.
+
+    One of several would wait for the others when it exits, minutes long, while they
+    wait for it in the middle of a program: so it ends at once, and they notice. The
+    first, whom the others cannot do without, gives them time to make the same mistake.
+    """
+    jax = sys.modules.get("jax")  # not every command needs it
+    if jax is None or not jax.distributed.is_initialized():
+        sys.exit(code)
+    if jax.process_index() == 0:
+        time.sleep(_SECONDS_FOR_OTHERS)
+    os._exit(code)
 
 
 def say(text: str) -> None:

@@ -188,6 +188,16 @@ def test_processes_that_differ_say_so(what, option, environ, workspace):
     assert not pair.metrics.exists()
 
 
+def test_what_the_first_alone_finds_wrong_ends_all(workspace):
+    """It holds the lock of the run directory; the other knows nothing of it."""
+    (workspace / "pair").mkdir()
+    with locked(workspace / "pair"):
+        first, second = Pair(workspace).ends(within=60.0)
+    assert first == 2
+    assert second != 0
+    assert f"in use by process {os.getpid()} on" in (workspace / "log.txt").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_either_may_be_killed_five_times(workspace, victim):

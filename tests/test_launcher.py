@@ -90,6 +90,7 @@ def test_sky_files_hold_what_they_should(name, rendered):
         42,
         134,
         137,
+        143,
     ]
     assert task["num_nodes"] == (1 if name == "sky-tpu" else 2)
     assert ("SKYPILOT_NODE_RANK" in task["run"]) == (name != "sky-tpu")
