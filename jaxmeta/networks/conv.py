@@ -208,7 +208,7 @@ class LoopConv4(Conv4):
     With `Parallel(backend="loop")` a step of MAML of 8 tasks and one inner step takes
     .54 of the time that `Conv4` takes under `vmap` on two CPU cores, and compiles 1.2
     times as long. Several inner steps are a compiled loop, in which XLA's convolutions
-    are slow: with five it takes 3.6 times as long as `Conv4`. Under `vmap` it is five
+    are slow: with five it takes three times as long as `Conv4`. Under `vmap` it is five
     times slower, and `MixFlow` and `Implicit` cannot go through it.
 
     Example:

@@ -32,10 +32,9 @@ class Control(Procedure):
     """One training run: which tasks, in which physics, by which agent, for how long.
 
     A run that goes on does so with the parameters of its last evaluation: the moments
-    of Adam and the episodes under way begin anew. Asked to end by SIGTERM it does so
-    after the next one. Its result is the deterministic
-    policy's on the official goals: `success`, 1 if any step of an episode succeeds, and
-    `return`.
+    of Adam and the episodes under way begin anew. SIGTERM ends it after its next
+    evaluation. Its result is the deterministic policy's on the official goals:
+    `success`, 1 if any step of an episode succeeds, and `return`.
 
     Raises:
       ValueError: at construction, naming the field, its value and the fix.
