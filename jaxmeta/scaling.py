@@ -167,7 +167,7 @@ def step_cost(program: Program, num_tasks: int) -> StepCost:
     state = jax.tree.map(lambda x: place(x, P()), jax.eval_shape(start, key))
     tasks = jax.tree.map(lambda x: place(x, P(TASKS), num_tasks), program.example)
     step = make_train_step(learner, tx, aggregator, parallel=parallel)
-    lowered = jax.jit(step, donate_argnums=0).lower(state, tasks, key)
+    lowered = parallel.jit_step(step, state).lower(state, tasks, key)
     # What LLVM makes of the program changes neither what is said nor what is computed.
     quick = {
         "xla_backend_optimization_level": 0,

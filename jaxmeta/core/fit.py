@@ -100,13 +100,13 @@ def make_advance(experiment: Experiment) -> Advance:
     )
     root = jax.random.key(experiment.seed)
     slots = jnp.arange(experiment.tasks_per_step)
+    like = shapes_of_state(experiment)
 
     if isinstance(source, DeviceSource):
         slots = parallel.split_rows(slots)
         draw = draw_on_shards(source, parallel, "train")
         data = parallel.replicate(source.load())
 
-        @functools.partial(jax.jit, static_argnames="num_steps", donate_argnums=0)
         def scan(state, data, slots, root, *, num_steps):
             def tasks_of(state):
                 return draw(data, step_key(root, DRAW, state.step), slots)
@@ -123,8 +123,9 @@ def make_advance(experiment: Experiment) -> Advance:
             (state, _), metrics = jax.lax.scan(one, carry, length=num_steps)
             return state, sum_first_axis(metrics)
 
-        if loops_well(step, *_shapes_of_a_step(experiment)):
-            return lambda state, n: scan(state, data, slots, root, num_steps=n)
+        if loops_well(step, like, *_shapes_of_a_step(experiment)):
+            compiled = parallel.jit_step(scan, like, static_argnames="num_steps")
+            return lambda state, n: compiled(state, data, slots, root, num_steps=n)
         compiled_draw = jax.jit(draw)
         draw_step = lambda i: compiled_draw(data, step_key(root, DRAW, i), slots)
     else:
@@ -135,7 +136,7 @@ def make_advance(experiment: Experiment) -> Advance:
             )
             return parallel.draw_rows(draw, slots)
 
-    compiled_step = jax.jit(step, donate_argnums=0)
+    compiled_step = parallel.jit_step(step, like)
 
     def walk(state, num_steps):
         first = int(state.step)
@@ -155,14 +156,14 @@ def make_advance(experiment: Experiment) -> Advance:
     return walk
 
 
-def _shapes_of_a_step(experiment: Experiment) -> tuple[Any, Any, Any]:
-    """The shapes of state, tasks and key of a step; nothing is put on a device."""
+def _shapes_of_a_step(experiment: Experiment) -> tuple[Any, Any]:
+    """The shapes of tasks and key of a step; nothing is put on a device."""
     source, key = experiment.source, jax.random.key(0)
     assert isinstance(source, DeviceSource)
     many = lambda s: jax.ShapeDtypeStruct(
         (experiment.tasks_per_step, *s.shape), s.dtype
     )
-    return shapes_of_state(experiment), jax.tree.map(many, source.shapes), key
+    return jax.tree.map(many, source.shapes), key
 
 
 def fit(run: Run[Experiment], writer: Writer, progress: Progress) -> TrainState:

@@ -140,6 +140,20 @@ class Parallel:
             return state
         return jax.lax.with_sharding_constraint(state, self.placement(state))
 
+    def jit_step(self, step: Callable, state: Any, **settings: Any) -> Callable:
+        """Compiles `(state, ...) -> (state, ...)` so that it can be called again.
+
+        The state is given away, and what comes back lies as it came. What `keep` asks
+        for within a loop, XLA does not keep to for what the loop returns.
+
+        Args:
+          step: what to compile.
+          state: the state, or its shapes.
+          **settings: of `jax.jit`.
+        """
+        kept = self.placement(state) if self._is_spread else None
+        return jax.jit(step, donate_argnums=0, out_shardings=(kept, None), **settings)
+
     def split_rows(self, tree: Any) -> Any:
         """Spreads the leading (task) axis of `tree` over the mesh."""
         return jax.device_put(tree, self._rows())
@@ -235,10 +249,10 @@ class Parallel:
         """The longest axis that divides over the devices of the named mesh axes."""
         size = math.prod(self.mesh.shape.get(name, 1) for name in names)
         axes = [i for i in range(first_axis, len(shape)) if shape[i] % size == 0]
-        spec: list[tuple[str, ...] | None] = [None] * len(shape)
-        if axes and size > 1:
-            spec[max(axes, key=lambda i: shape[i])] = names
-        return NamedSharding(self.mesh, P(*spec))
+        if not axes or size == 1:
+            return NamedSharding(self.mesh, P())
+        longest = max(axes, key=lambda i: shape[i])
+        return NamedSharding(self.mesh, P(*[None] * longest, names))
 
     def over_local_tasks(self, fn: Callable) -> Callable:
         """Maps `fn(shared, *one)` over the rows that one device holds.

@@ -17,11 +17,12 @@ from jaxmeta.core.testing import (
     SmokeHostSource,
     SmokeSource,
     assert_trees_close,
+    compilations,
     smoke_learner,
 )
 from jaxmeta.data.translation import TranslationSource
 from jaxmeta.networks.mlp import MLP
-from jaxmeta.surgery import GroupDRO, aggregate_tasks, pcgrad
+from jaxmeta.surgery import GradNorm, GradVac, GroupDRO, aggregate_tasks, pcgrad
 
 KEY = jax.random.key(0)
 LEARNER = Maml(network=MLP(features=(8, 7)), inner_steps=2)
@@ -164,6 +165,26 @@ def test_evaluation_gives_the_same_values():
         )
         values.append(evaluate(params, state.model_state, KEY, 8)["loss"])
     np.testing.assert_allclose(values[1], values[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("source", [SmokeSource(), SmokeHostSource()], ids=repr)
+@pytest.mark.parametrize("name", ["gradnorm", "gradvac"])
+def test_what_comes_back_lies_as_it_came(name, source):
+    """Else the second call is another program, and a resumed run has only that one."""
+    make = {"gradnorm": GradNorm, "gradvac": GradVac}[name]
+    aggregator = lambda: aggregate_tasks(make(num_tasks=100))
+    experiment = Experiment(
+        learner=smoke_learner(),
+        source=source,
+        optimizer=Optimizer(aggregator=aggregator, learning_rate=0.1),
+        tasks_per_step=4,
+    )
+    advance, state = make_advance(experiment), initial_state(experiment)
+    state, _ = advance(state, 2)
+    assert _is_kept(state, experiment.parallel)
+    with compilations() as compiled:
+        advance(state, 2)
+    assert compiled == []
 
 
 @pytest.mark.parametrize("shares", ["params", "data"])
