@@ -12,6 +12,7 @@ from typing import ClassVar
 
 _PACKAGE = Path(__file__).resolve().parent
 _LABEL = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+_WORD = re.compile(r"[\w./](?:[\w./*@,:+-]*[\w./*@,+-])?")
 
 PREEMPTED = 42
 """The exit code that says: a checkpoint was written, start me again."""
@@ -96,6 +97,17 @@ def at_least(target: Target, **limits: int) -> None:
     for name, low in limits.items():
         if (value := getattr(target, name)) < low:
             raise ValueError(f"{name} must be >= {low}, got {value}.")
+
+
+def word(target: Target, *names: str) -> None:
+    """Raises ValueError for a field that is given and that shells or YAML split."""
+    for name in names:
+        value = getattr(target, name)
+        if value and not _WORD.fullmatch(value):
+            raise ValueError(
+                f"{name} must be one word of letters, digits and ./*@,:+-, got "
+                f"{value!r}."
+            )
 
 
 def absolute(job: Job) -> None:

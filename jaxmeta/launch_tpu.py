@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
+import re
 import shlex
 from pathlib import Path
 from typing import ClassVar
 
-from jaxmeta.launch_job import Job, Target, absolute, at_least, fill, label
+from jaxmeta.launch_job import Job, Target, absolute, at_least, fill, label, word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,9 @@ def _product(shape: str) -> int:
     return math.prod(map(int, shape.split("x")))
 
 
+_V2_CORES = (8, 32, 128, 256, 512)
+_CORES = {"v2": _V2_CORES, "v3": (*_V2_CORES, 64, 1024, 2048)}
+
 # Of Cloud TPU VMs: the image, by kind.
 _IMAGES = {
     "v2": "tpu-ubuntu2204-base",
@@ -86,12 +90,33 @@ _IMAGES = {
 }
 
 
+def _hosts_of(tpu: str) -> int:
+    """How many hosts a Cloud TPU has; v2 and v3 count cores, eight a host.
+
+    Raises:
+      ValueError: for a kind or size that the Cloud TPU API has not.
+    """
+    kind, _, size = tpu.rpartition("-")
+    if kind not in _IMAGES or not size.isdecimal():
+        raise ValueError(
+            f"the Cloud TPU API has {', '.join(_IMAGES)}, each with a size, as in "
+            f"v4-32, got {tpu!r}; TPU7x is reached by `jaxmeta launch gke`."
+        )
+    if kind not in _CORES:
+        return slice_of(tpu).hosts
+    if int(size) not in _CORES[kind]:
+        sizes = ", ".join(map(str, sorted(_CORES[kind])))
+        raise ValueError(f"the sizes of {kind} are {sizes}; got {tpu!r}.")
+    return int(size) // 8
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TpuVm(Target):
     """A Cloud TPU, v2 to v6e, by `gcloud`: made, installed on, trained on.
 
     Raises:
-      ValueError: for a kind that the Cloud TPU API has not, or a name that is no label.
+      ValueError: for a kind or size that the Cloud TPU API has not, or a name or zone
+        that is none.
     """
 
     program: ClassVar = ("bash",)
@@ -117,16 +142,12 @@ class TpuVm(Target):
 
     def __post_init__(self):
         label(self.name)
-        kind, _, size = self.tpu.rpartition("-")
-        if kind not in _IMAGES or not size.isdecimal():
-            raise ValueError(
-                f"the Cloud TPU API has {', '.join(_IMAGES)}, each with a size, as in "
-                f"v4-32, got {self.tpu!r}; TPU7x is reached by `jaxmeta launch gke`."
-            )
+        word(self, "zone")
+        _hosts_of(self.tpu)
 
     def render(self, job: Job) -> str:
         absolute(job)
-        kind, _, size = self.tpu.rpartition("-")
+        kind, hosts = self.tpu.rpartition("-")[0], _hosts_of(self.tpu)
         where = f"{self.name} --zone={self.zone}"
         tpus = "gcloud compute tpus"
         ssh = f"{tpus} tpu-vm ssh {where} --worker=all --command="
@@ -144,15 +165,12 @@ class TpuVm(Target):
             f"{shlex.quote(self.package)}",
         ]
         train = ["source ~/jaxmeta/bin/activate", self.setup, job.line()]
-        remote = lambda commands: shlex.quote(" && ".join(filter(None, commands)))
+        # By lines, of which one may end with a comment.
+        remote = lambda lines: shlex.quote("\n".join(filter(None, ["set -e", *lines])))
         create = (
             f"{tpus} queued-resources create {where} --node-id={self.name} "
             f"--accelerator-type={self.tpu} --runtime-version={_IMAGES[kind]}"
         )
-        # v2 and v3 count cores, eight a host.
-        hosts = max(1, int(size) // 8)
-        if kind in _TPUS:
-            hosts = slice_of(self.tpu).hosts
         return fill(
             self.template,
             hosts=f"{hosts} host{'s' * (hosts > 1)}",
@@ -172,7 +190,7 @@ class Gke(Target):
     """A JobSet on Google's Kubernetes, by `kubectl`; the only route to TPU7x.
 
     Raises:
-      ValueError: for a TPU that there is not, or a name that is no label.
+      ValueError: for a TPU that there is not, or a name, image or mount that is none.
     """
 
     program: ClassVar = ("kubectl", "apply", "-f")
@@ -201,8 +219,15 @@ class Gke(Target):
 
     def __post_init__(self):
         label(self.name)
+        word(self, "image", "claim")
         at_least(self, restarts=0)
         slice_of(self.tpu)
+        if not self.image:
+            raise ValueError("image must name a container with jaxmeta in it, got ''.")
+        if not re.fullmatch(r"(/[\w.-]+)+/?", self.mount):
+            raise ValueError(
+                f"mount must be an absolute path, as /runs, got {self.mount!r}."
+            )
 
     def render(self, job: Job) -> str:
         mount = self.mount.rstrip("/")

@@ -6,10 +6,13 @@ lines, a batch script or YAML. The templates are the files under `launch/`.
 """
 
 import dataclasses
+import os
+import re
 import shlex
+from pathlib import Path
 from typing import ClassVar
 
-from jaxmeta.launch_job import Job, Target, absolute, at_least, fill, label
+from jaxmeta.launch_job import Job, Target, absolute, at_least, fill, label, word
 from jaxmeta.launch_tpu import Gke, TpuVm, slice_of
 
 
@@ -18,7 +21,8 @@ class Local(Target):
     """Processes on this machine: each with CPU devices, or with one of its GPUs.
 
     Raises:
-      ValueError: for a number below 1.
+      ValueError: for a number below 1, a port that there is not, or fewer GPUs in
+        `$CUDA_VISIBLE_DEVICES` than processes.
 
     Example:
       >>> print(Local(port=1234).render(Job(config="msr-fc", run_dir="runs/x")))
@@ -39,6 +43,23 @@ class Local(Target):
 
     def __post_init__(self):
         at_least(self, num_processes=1, devices=1, port=0)
+        if self.port > 65535:
+            raise ValueError(f"port must be at most 65535, got {self.port}.")
+        if self.gpus:
+            self._gpus()
+
+    def _gpus(self) -> list[str]:
+        """A GPU for every process, of those that may be seen."""
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if seen is None:
+            return [str(i) for i in range(self.num_processes)]
+        found = [name for name in seen.split(",") if name]
+        if len(found) < self.num_processes:
+            raise ValueError(
+                f"num_processes must be at most {len(found)}, the GPUs in "
+                f"$CUDA_VISIBLE_DEVICES ({seen!r}), got {self.num_processes}."
+            )
+        return found
 
     def processes(self, job: Job) -> list[tuple[dict[str, str], list[str]]]:
         """Environment variables and command of every process."""
@@ -49,7 +70,7 @@ class Local(Target):
             # Threads enough for jax 0.10's collectives, see `settings.start_jax`.
             cpu = {"NPROC": "16", "JAX_NUM_CPU_DEVICES": str(self.devices)}
             cpu["JAX_PLATFORMS"] = "cpu"
-            environ = {"CUDA_VISIBLE_DEVICES": str(i)} if self.gpus else cpu
+            environ = {"CUDA_VISIBLE_DEVICES": self._gpus()[i]} if self.gpus else cpu
             found.append((environ, [*job.words(), *meeting, f"--process-id={i}"]))
         return found
 
@@ -66,7 +87,8 @@ class Slurm(Target):
     """A batch job of one process a node; needs `sbatch` here and a shared directory.
 
     Raises:
-      ValueError: for a number below its limit, or a name that is no label.
+      ValueError: for a number below its limit, or a name, time, partition or account
+        that is none.
     """
 
     program: ClassVar = ("sbatch",)
@@ -98,7 +120,13 @@ class Slurm(Target):
 
     def __post_init__(self):
         label(self.name)
+        word(self, "partition", "account")
         at_least(self, nodes=1, gpus_per_node=0, cpus_per_task=1)
+        if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}|UNLIMITED", self.time):
+            raise ValueError(
+                "time must be minutes, hours:minutes:seconds or days-hours, as in "
+                f"24:00:00, got {self.time!r}."
+            )
 
     def render(self, job: Job) -> str:
         asked = {
@@ -125,8 +153,8 @@ class Sky(Target):
     """A managed job of SkyPilot: TPUs up to v6e, GPUs of any cloud, or Slurm.
 
     Raises:
-      ValueError: for a number below 1, a TPU that SkyPilot cannot reach, or a name that
-        is no label.
+      ValueError: for a number below 1, a TPU that SkyPilot cannot reach, or a name,
+        accelerator or place that is none.
     """
 
     program: ClassVar = ("sky", "jobs", "launch", "--yes")
@@ -156,7 +184,13 @@ class Sky(Target):
 
     def __post_init__(self):
         label(self.name)
+        word(self, "infra")
         at_least(self, nodes=1)
+        if not re.fullmatch(r"[A-Za-z][\w-]*(:\d+(\.\d+)?)?", self.accelerators):
+            raise ValueError(
+                "accelerators must be a name and how many, as in H100:8, or a TPU, as "
+                f"in tpu-v6e-16, got {self.accelerators!r}."
+            )
         if not self._is_tpu:
             return
         slice_of(self.accelerators.removeprefix("tpu-"))
@@ -194,6 +228,14 @@ class Sky(Target):
             '--process-id="$SKYPILOT_NODE_RANK"',
         )
         file = job.config.endswith(".py")
+        if file:
+            path, here = Path(job.config).resolve(), Path.cwd()
+            if not path.is_relative_to(here):
+                raise ValueError(
+                    "SkyPilot brings this directory and what is below it to the nodes; "
+                    f"CONFIG must be there, got {job.config!r}."
+                )
+            job = dataclasses.replace(job, config=str(path.relative_to(here)))
         return fill(
             self.template,
             what=where,

@@ -4,7 +4,11 @@
 #   {{delete}}
 set -euo pipefail
 {{create}}
-until [ "$({{state}})" = ACTIVE ]; do
+until state=$({{state}}) && [ "$state" = ACTIVE ]; do
+  case "$state" in FAILED | SUSPENDING | SUSPENDED)
+    echo "the request for {{tpu}} is $state; delete it as said above" >&2
+    exit 1
+  esac
   sleep 30
 done
 {{copy}}

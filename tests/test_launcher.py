@@ -130,8 +130,9 @@ def test_sky_reads_the_files(rendered, tmp_path):
 def test_gcloud_knows_every_word(rendered, tmp_path):
     program = tool("gcloud")
     script = rendered["tpu-vm"]
-    commands = re.findall(r"^(?:#   )?(gcloud .*)$", script, re.MULTILINE)
-    commands += re.findall(r'\$\((gcloud .*)\)" = ', script)
+    quoted = r"""(?:[^\n'"]|'[^']*'|"[^"]*")*"""
+    commands = re.findall(rf"^(?:#   )?(gcloud {quoted})", script, re.MULTILINE)
+    commands += re.findall(r"\$\((gcloud .*)\) ", script)
     assert len(commands) == 5
     told = [{"command_string": line} for line in [*commands, "gcloud compute x"]]
     (tmp_path / "commands.json").write_text(json.dumps(told))
@@ -247,12 +248,25 @@ def test_a_script_says_how_many_hosts_there_are(tpu, hosts):
     ("kind", "settings", "message"),
     [
         (Local, {"num_processes": 0}, r"num_processes must be >= 1, got 0"),
+        (Local, {"port": 99999}, r"port must be at most 65535, got 99999"),
         (Slurm, {"nodes": 0}, r"nodes must be >= 1, got 0"),
+        (Slurm, {"time": "rubbish"}, r"time must be .*got 'rubbish'"),
+        (Slurm, {"partition": "a b"}, r"partition must be one word.*got 'a b'"),
         (Slurm, {"name": "My Job"}, r"name must be small letters.*got 'My Job'"),
         (TpuVm, {"tpu": "tpu7x-16"}, r"got 'tpu7x-16'; TPU7x is reached by .*gke"),
         (TpuVm, {"tpu": "v4"}, r"got 'v4'"),
+        (TpuVm, {"tpu": "v2-7"}, r"the sizes of v2 are 8, 32, .*got 'v2-7'"),
+        (TpuVm, {"tpu": "v5p-7"}, r"the sizes of v5p are .*got 'v5p-7'"),
+        (TpuVm, {"zone": "a b"}, r"zone must be one word.*got 'a b'"),
+        (Gke, {"image": ""}, r"image must name a container"),
+        (Gke, {"image": "me: x"}, r"image must be one word.*got 'me: x'"),
+        (Gke, {"image": "me:"}, r"image must be one word.*got 'me:'"),
+        (Gke, {"image": "x", "mount": ""}, r"mount must be an absolute path.*got ''"),
+        (Gke, {"image": "x", "mount": "/"}, r"mount must be .*got '/'"),
         (Gke, {"image": "x", "tpu": "v99-16"}, r"tpu must be one of v4.*'v99-16'"),
         (Gke, {"image": "x", "tpu": "v4-33"}, r"the sizes of v4 are 8, 16, 32.*v4-33"),
+        (Sky, {"accelerators": "H100:8: 3"}, r"accelerators must be .*'H100:8: 3'"),
+        (Sky, {"infra": "a: b"}, r"infra must be one word.*got 'a: b'"),
         (Sky, {"accelerators": "tpu-tpu7x-16"}, r"SkyPilot has TPUs up to v6e"),
         (Sky, {"accelerators": "tpu-v6e-16", "nodes": 2}, r"a TPU is one node.*got 2"),
     ],
@@ -266,6 +280,33 @@ def test_settings_that_are_refused(kind, settings, message):
 def test_the_run_directory_must_be_seen_by_all(target):
     with pytest.raises(ValueError, match=r"run_dir must be .*all hosts see.*'runs/x'"):
         target.render(Job(config="msr-fc", run_dir="runs/x"))
+
+
+@pytest.mark.parametrize("config", ["/abs/x.py", "../x.py"])
+def test_sky_brings_what_is_here(config):
+    job = Job(config=config, run_dir="/mnt/x")
+    with pytest.raises(ValueError, match=rf"CONFIG must be there, got '{config}'"):
+        Sky().render(job)
+
+
+def test_a_setup_may_end_with_a_comment():
+    text = TpuVm(setup="true # comment").render(Job(config="x", run_dir="/mnt/x"))
+    *_, last = shlex.split(text, comments=True)
+    assert last.partition("--command=")[2].splitlines() == [
+        "set -e",
+        "source ~/jaxmeta/bin/activate",
+        "true # comment",
+        "jaxmeta train x --run-dir /mnt/x",
+    ]
+
+
+def test_processes_take_the_gpus_that_may_be_seen(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    job = Job(config="x", run_dir="y")
+    found = Local(gpus=True).processes(job)
+    assert [environ["CUDA_VISIBLE_DEVICES"] for environ, _ in found] == ["3", "5"]
+    with pytest.raises(ValueError, match=r"at most 2, the GPUs in .*'3,5'.*, got 3"):
+        Local(gpus=True, num_processes=3)
 
 
 def test_every_kind_of_slice_has_its_smallest_and_largest():
@@ -285,6 +326,7 @@ def test_every_kind_of_slice_has_its_smallest_and_largest():
         ("local msr-fc --steps 0", "got 0"),
         ("local msr-fc --num-processes 0", "got 0"),
         ("gke msr-fc", "--image"),
+        ("slurm msr-fc --coordinator x:1", "set by the target"),
         ("tpu-vm msr-fc --dry-run", "absolute path"),
     ],
 )

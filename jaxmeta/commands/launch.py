@@ -48,7 +48,13 @@ def run(argv: list[str]) -> None:
         return_unknown_args=True,
     )
     options, target = parsed.options, parsed.target
-    read(entry, overrides)  # finds what `train` would refuse
+    train, _ = read(entry, overrides)  # finds what `train` would refuse
+    cluster = train.cluster
+    if {cluster.coordinator, cluster.num_processes, cluster.process_id} != {None}:
+        raise UserError(
+            "--coordinator, --num-processes and --process-id are set by the target, "
+            "for every process its own; leave them out."
+        )
     mount = target.mount if isinstance(target, Gke) else "runs"
     run_dir = options.run_dir or f"{mount}/{entry.name}"
     job = Job(config=config, run_dir=run_dir, overrides=tuple(overrides))
