@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,26 @@ def _explicit(options: ClusterOptions) -> dict[str, Any]:
         "num_processes": count,
         "process_id": place,
     }
+    bind = "0.0.0.0"
     if host in ("127.0.0.1", "localhost"):  # nobody else need hear of it
         settings["coordinator_bind_address"] = coordinator
+        bind = "127.0.0.1"
+    if place == 0:
+        _check_free(bind, int(port))
     return settings
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises UserError for a port that is taken, where JAX would crash."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"process 0 cannot have port {port} of this machine "
+                f"({error.strerror}); give --coordinator another."
+            ) from error
 
 
 def _on_a_cluster() -> bool:

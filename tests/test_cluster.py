@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -76,7 +77,16 @@ def workspace(tmp_path, monkeypatch):
 class Pair:
     """Two processes that train together."""
 
-    def __init__(self, workspace, *options, by_slurm=False, seconds="0.05", devices=2):
+    def __init__(
+        self,
+        workspace,
+        *options,
+        by_slurm=False,
+        seconds="0.05",
+        devices=2,
+        program=PROGRAM,
+        directories=(".", "."),
+    ):
         job = Job(config="config.py", run_dir="pair", overrides=options)
         port = free_port(range(61440, 65535) if by_slurm else (0,))
         processes = Local(port=port, devices=devices).processes(job)
@@ -97,7 +107,8 @@ class Pair:
             with self.log.open("a") as log:
                 self.processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-c", PROGRAM, *words[1:]],
+                        [sys.executable, "-c", program, *words[1:]],
+                        cwd=workspace / directories[i],
                         env=os.environ | environ | {"STEP_SECONDS": seconds},
                         stdout=log,
                         stderr=log,
@@ -196,6 +207,18 @@ def test_what_the_first_alone_finds_wrong_ends_all(workspace):
     assert first == 2
     assert second != 0
     assert f"in use by process {os.getpid()} on" in (workspace / "log.txt").read_text()
+
+
+def test_a_run_directory_that_only_one_sees_ends_both(workspace):
+    (workspace / "elsewhere").mkdir()
+    shutil.copy(workspace / "config.py", workspace / "elsewhere")
+    sooner = "import jaxmeta.core.lock as lock; lock.SECONDS = 1.0; "
+    pair = Pair(workspace, program=sooner + PROGRAM, directories=(".", "elsewhere"))
+    assert pair.ends(within=60.0) == [2, 2]
+    said = pair.log.read_text()
+    assert "another process does not see what process 0 writes to pair" in said
+    assert "this process does not see what process 0 writes to pair" in said
+    assert not pair.metrics.exists()
 
 
 @pytest.mark.slow
@@ -329,6 +352,18 @@ def test_where_they_meet_must_make_sense(given, message):
         given = dict(zip(names, given, strict=False))
     with pytest.raises(UserError, match=message):
         join(ClusterOptions(**given))
+
+
+def test_a_port_that_is_taken_is_named():
+    """JAX would crash."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        where = {"num_processes": 2, "process_id": 0}
+        options = ClusterOptions(coordinator=f"127.0.0.1:{port}", **where)
+        with pytest.raises(UserError, match=rf"cannot have port {port} .*in use"):
+            join(options)
 
 
 def test_alone_there_is_nobody_to_meet(monkeypatch):

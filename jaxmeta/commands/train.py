@@ -108,7 +108,7 @@ def checked(experiment, run_dir: Path | None = None):
 def _perform(experiment, run_dir: Path, options: TrainOptions) -> None:
     from jaxmeta.core import hosts
     from jaxmeta.core.fit import complete, result
-    from jaxmeta.core.lock import locked
+    from jaxmeta.core.lock import check_shared, locked
     from jaxmeta.core.procedure import Procedure
     from jaxmeta.core.progress import Progress
     from jaxmeta.core.run import Run
@@ -120,7 +120,7 @@ def _perform(experiment, run_dir: Path, options: TrainOptions) -> None:
             run = Run.open(run_dir, experiment) if first else Run(run_dir, experiment)
             if first:
                 stack.enter_context(locked(run_dir))
-            hosts.wait_for_all("the run directory")
+            check_shared(run_dir)
             if hosts.as_first(run.finished):
                 if first:
                     print(

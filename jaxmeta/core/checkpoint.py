@@ -29,6 +29,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jaxmeta.core import hosts
+from jaxmeta.core.files import write_whole
 
 State = TypeVar("State")
 
@@ -196,9 +197,7 @@ class Checkpoints:
         if not hosts.is_first():
             return
         directory = self.directory / str(step)
-        fresh = directory / f"{FILES}.tmp"
-        fresh.write_text(json.dumps(_files(directory)))
-        fresh.replace(directory / FILES)
+        write_whole(directory / FILES, json.dumps(_files(directory)))
 
     def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
         """The newest whole checkpoint, or None if none was ever written.
@@ -219,10 +218,12 @@ class Checkpoints:
         self.finish()
         damaged: list[str] = []
         fix = "go on with the version that wrote it, or train in another run directory"
-        for step in reversed(self.steps()):
+        for step in reversed(hosts.numbers_of_first(self.steps())):
             try:
-                self._check_files(step)
-                found = self._read(step, like)
+                with hosts.together():
+                    self._check_files(step)
+                with hosts.together():
+                    found = self._read(step, like)
             except Exception as error:  # whatever a damaged file makes readers raise
                 damaged.append(f"step {step}: {_one_line(error)}")
                 if not isinstance(error, _OtherStateError):
@@ -242,16 +243,12 @@ class Checkpoints:
         return None
 
     def _check_files(self, step: int) -> None:
-        """Raises in every process if one of them sees damaged files."""
-        directory, damage = self.directory / str(step), None
-        try:
-            if (directory / FILES).exists():
-                expected = json.loads((directory / FILES).read_text())
-                _require_equal("checksum", expected, _files(directory))
-        except Exception as error:  # whatever a damaged file makes readers raise
-            damage = error
-        if not hosts.is_true_of_all(damage is None):
-            raise damage or ValueError("another process cannot read it")
+        directory = self.directory / str(step)
+        if not directory.is_dir():
+            raise FileNotFoundError(f"{directory} is not there")
+        if (directory / FILES).exists():
+            expected = json.loads((directory / FILES).read_text())
+            _require_equal("checksum", expected, _files(directory))
 
     def _read(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
         items = self._manager().restore(

@@ -33,6 +33,7 @@ from jaxmeta.core.config import (
     to_json,
 )
 from jaxmeta.core.experiment import Experiment
+from jaxmeta.core.files import write_whole
 from jaxmeta.core.procedure import Procedure
 
 Work = TypeVar("Work", bound=Experiment | Procedure)
@@ -59,10 +60,8 @@ def write_json(path: Path, value: Any) -> None:
       path: the file.
       value: anything that JSON can hold.
     """
-    fresh = path.with_suffix(path.suffix + ".tmp")
     text = json.dumps(_finite(value), indent=2, allow_nan=False)
-    fresh.write_text(text + "\n", encoding="utf-8")
-    fresh.replace(path)
+    write_whole(path, text + "\n")
 
 
 def _finite(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Where metrics go: JSON lines always, TensorBoard and W&B when asked."""
 
 import abc
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from jaxmeta.core.config import config_hash
+from jaxmeta.core.files import write_whole
 from jaxmeta.core.metrics import Values, scalars
 
 Row = Mapping[str, Values]
@@ -68,9 +70,7 @@ class JsonlWriter(Writer):
         if not self._path.exists():
             return
         rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
-        fresh = self._path.with_suffix(".tmp")
-        fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        fresh.replace(self._path)
+        write_whole(self._path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def write(self, step: int, values: Row) -> None:
         if self._file is None:
@@ -80,9 +80,9 @@ class JsonlWriter(Writer):
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -194,8 +194,9 @@ class Writers(Writer):
             member.write(step, values)
 
     def close(self) -> None:
-        for member in self.members:
-            member.close()
+        with contextlib.ExitStack() as stack:  # all, also when a disk is full
+            for member in self.members:
+                stack.callback(member.close)
 
 
 def check_writers(*, tensorboard: bool, wandb: bool) -> None:
