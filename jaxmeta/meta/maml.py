@@ -125,8 +125,7 @@ class Maml(Learner):
 
     only: tuple[str, ...] = ()
     """Names in `params` that the inner loop moves, the others being common to all
-    tasks; empty: all. Only the head, `("Dense_0",)` of `Conv4`, is ANIL (Raghu et al.,
-    "Rapid Learning or Feature Reuse?", 2020)."""
+    tasks; empty: all. Only the head is ANIL, see `meta.anil`."""
 
     meta_gradient: MetaGradient = UNROLLED
     """How the outer gradient goes through the inner steps."""

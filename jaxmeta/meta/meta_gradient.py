@@ -36,6 +36,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
+from jaxmeta.core.loops import loops_well
 from jaxmeta.core.types import FastParams, PyTree, Scalar
 
 Loss: TypeAlias = Callable[[FastParams, PyTree], Scalar]
@@ -210,6 +211,7 @@ class MixFlow(MetaGradient):
     """
 
     def descend(self, loss, start, context, rates, *, num_steps, per_step):
+        _check_forward(loss, start, context)
         scaled = functools.partial(jax.tree.map, lambda rate, u: rate * u)
 
         @jax.custom_vjp
@@ -278,6 +280,7 @@ class Implicit(MetaGradient):
             raise ValueError(f"solver_steps must be >= 1, got {self.solver_steps}.")
 
     def descend(self, loss, start, context, rates, *, num_steps, per_step):
+        _check_forward(loss, start, context)
         toward = lambda g, v, v0: g + self.damping * (v - v0)
 
         @jax.custom_vjp
@@ -324,6 +327,16 @@ def _block_size(num_steps: int) -> int:
     return max(d for d in range(1, math.isqrt(num_steps) + 1) if num_steps % d == 0)
 
 
+def _check_forward(loss: Loss, fast: FastParams, context: PyTree) -> None:
+    """Raises ValueError for a loss whose reverse derivative is its author's own."""
+    if "custom_vjp" in str(jax.make_jaxpr(loss)(fast, context)):
+        raise ValueError(
+            "this loss has no forward derivative, which MixFlow and Implicit need: "
+            "LoopConv4 and ConvNet have convolutions without one. Take Conv4, or the "
+            "meta-gradient Unrolled."
+        )
+
+
 def _times(factor: float, tree: PyTree) -> PyTree:
     """`factor * tree`, but for what has no derivative."""
     none = jax.dtypes.float0
@@ -350,12 +363,18 @@ def _repeat(
     remat: bool = False,
 ) -> FastParams:
     """`num_steps` times `v <- step(v, rates)`."""
+    of = lambda i: jax.tree.map(lambda r: r[i], rates) if per_step else rates
     if num_steps == 1:  # nothing to scan over, nothing for remat to save
-        return step(start, jax.tree.map(lambda r: r[0], rates) if per_step else rates)
+        return step(start, of(0))
+    loops = loops_well(step, start, of(0))
     if remat:
         # Inside a scan XLA cannot undo the recomputation, so the costly fences that
         # prevent it elsewhere are not needed.
-        step = jax.checkpoint(step, prevent_cse=False)
+        step = jax.checkpoint(step, prevent_cse=not loops)
+    if not loops:
+        for i in range(num_steps):
+            start = step(start, of(i))
+        return start
 
     def body(fast, step_rates):
         return step(fast, step_rates if per_step else rates), None

@@ -21,6 +21,7 @@ from jaxmeta.core.metrics import sum_first_axis
 from jaxmeta.core.task import Task
 from jaxmeta.core.types import Array, Float, Params, Scalar
 from jaxmeta.meta.inner_loop import descend
+from jaxmeta.meta.meta_gradient import UNROLLED, MetaGradient
 from jaxmeta.networks.mlp import MLP
 from jaxmeta.networks.norm import OWN, STORED, TRAINING
 from jaxmeta.shift.learner import (
@@ -86,7 +87,8 @@ class ArmLl(ShiftLearner):
     answers.
 
     Raises:
-      ValueError: for a number outside its range.
+      ValueError: for a number outside its range, or a meta-gradient that does not reach
+        the learned loss.
 
     Example:
       >>> from jaxmeta.networks.convnet import ConvNet
@@ -105,6 +107,9 @@ class ArmLl(ShiftLearner):
     min_support: int = 2
     """Fewer points than this are not adapted to."""
 
+    meta_gradient: MetaGradient = UNROLLED
+    """How the outer gradient goes through the steps."""
+
     def __post_init__(self):
         for name in ("inner_steps", "min_support"):
             if (value := getattr(self, name)) < 1:
@@ -112,6 +117,11 @@ class ArmLl(ShiftLearner):
         if not (math.isfinite(self.inner_rate) and self.inner_rate > 0):
             raise ValueError(
                 f"inner_rate must be a positive finite number, got {self.inner_rate}."
+            )
+        if not self.meta_gradient.learns_slow:
+            raise ValueError(
+                f"the meta-gradient {type(self.meta_gradient).__name__} does not reach "
+                "the learned loss; choose another."
             )
 
     def init(self, key, example):
@@ -146,6 +156,7 @@ class ArmLl(ShiftLearner):
             (params, model_state, inputs, mask),
             rates,
             num_steps=self.inner_steps,
+            meta_gradient=self.meta_gradient,
         )
         return {**params, "network": network}
 

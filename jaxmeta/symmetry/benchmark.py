@@ -26,6 +26,7 @@ from jaxmeta.core.objectives import cross_entropy
 from jaxmeta.core.parallel import Parallel
 from jaxmeta.data.episodes import EpisodeSource
 from jaxmeta.data.source import settle
+from jaxmeta.meta.anil import Anil
 from jaxmeta.meta.maml import FAST, Maml
 from jaxmeta.meta.norm_stats import NormStats
 from jaxmeta.meta.protonet import ProtoNet
@@ -128,7 +129,7 @@ class Protocol:
         if row == "MAML (Big)":
             return Maml(network=as_large(adapted, msr, example), **settings)
         if row == "ANIL":
-            return Maml(network=adapted, only=("Dense_0",), **settings)
+            return Anil(network=adapted, **settings)
         if row == "ProtoNets":
             network = plain.clone(num_classes=None)
             return ProtoNet(network=network, ways=ways, norm_stats=self.norm_stats)

@@ -139,10 +139,9 @@ CASES = [
     ),
     Case(
         "anil-conv4",
-        Maml(
+        Anil(
             network=Conv4(features=3, num_classes=2, num_blocks=1),
             objective=cross_entropy,
-            only=("Dense_0",),
         ),
         EPISODES,
     ),

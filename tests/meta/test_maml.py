@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxmeta.core.objectives import cross_entropy
 from jaxmeta.core.task import Examples, Task
 from jaxmeta.core.testing import assert_trees_close
+from jaxmeta.meta.anil import Anil
 from jaxmeta.meta.maml import Adapted, Maml, MamlState
 from jaxmeta.meta.meta_gradient import (
     FirstOrder,
@@ -22,7 +23,7 @@ from jaxmeta.meta.meta_gradient import (
     Truncated,
     Unrolled,
 )
-from jaxmeta.networks.conv import Conv4
+from jaxmeta.networks.conv import Conv4, LoopConv4
 from jaxmeta.networks.mlp import MLP
 from jaxmeta.symmetry.layers import MSRDense
 
@@ -356,7 +357,7 @@ def test_refuses_bad_settings(settings, message):
 
 def test_anil_moves_the_head_alone_and_is_maml_on_fixed_features():
     task = make_task()
-    anil = Maml(network=NETWORKS["MLP"], only=("Dense_1",), inner_steps=2)
+    anil = Anil(network=NETWORKS["MLP"], only=("Dense_1",), inner_steps=2)
     params = start(anil, task)
     assert set(params["fast"]) == set(params["rates"]) == {"Dense_1"}
     body = params["slow"]["params"].pop("Dense_0")
@@ -550,23 +551,46 @@ def test_reptile_refuses_what_it_cannot_learn():
         learner.init(KEY, make_task())
 
 
-def test_mixflow_is_exact_on_a_convolutional_network():
-    """Five inner steps, float64."""
-    rng = np.random.default_rng(0)
-    images = lambda n: Examples(
-        jnp.asarray(rng.normal(size=(n, 8, 8, 1))), jnp.arange(n) % 2
-    )
-    task = Task(images(2), images(6), jnp.zeros((), jnp.int32))
+IMAGES = np.random.default_rng(0).normal(size=(8, 8, 8, 1))
+
+
+def _of_images(kind, choice):
+    """The meta-gradient of five inner steps on images, float64."""
+    examples = lambda x: Examples(jnp.asarray(x), jnp.arange(len(x)) % 2)
+    task = Task(examples(IMAGES[:2]), examples(IMAGES[2:]), jnp.zeros((), jnp.int32))
+    network = kind(features=2, num_classes=2, num_blocks=1)
     learner = Maml(
-        network=Conv4(features=2, num_classes=2, num_blocks=1),
+        network=network,
         objective=cross_entropy,
         inner_steps=5,
-        meta_gradient=MixFlow(),
+        rates="per_tensor" if choice.learns_rates else "fixed",
+        meta_gradient=choice,
     )
     params, state = learner.init(KEY, task)
     params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
-    gradient = lambda learner: jax.jit(
-        jax.grad(lambda p: learner.loss(p, state, task, KEY)[0])
-    )(params)
-    plain = dataclasses.replace(learner, meta_gradient=Unrolled())
-    assert_trees_close(gradient(learner), gradient(plain), rtol=1e-5, atol=1e-9)
+    loss = lambda p: learner.loss(p, state, task, KEY)[0]
+    return jax.jit(jax.grad(loss))(params)
+
+
+@pytest.fixture(scope="module")
+def unrolled_on_images():
+    with jax.enable_x64(True):
+        return _of_images(Conv4, Unrolled())
+
+
+def test_mixflow_is_exact_on_a_convolutional_network(unrolled_on_images):
+    exact = {"rtol": 1e-5, "atol": 1e-9}
+    assert_trees_close(_of_images(Conv4, MixFlow()), unrolled_on_images, **exact)
+
+
+def test_several_steps_of_the_other_convolution_are_the_same(unrolled_on_images):
+    """They are no compiled loop on a CPU, where one would be slow."""
+    exact = {"rtol": 1e-5, "atol": 1e-9}
+    for choice in (Unrolled(), Unrolled(remat=False)):
+        assert_trees_close(_of_images(LoopConv4, choice), unrolled_on_images, **exact)
+
+
+@pytest.mark.parametrize("choice", [MixFlow(), Implicit()], ids=repr)
+def test_a_network_without_forward_derivatives_is_named(choice):
+    with pytest.raises(ValueError, match=r"LoopConv4 .*Take Conv4, or .*Unrolled"):
+        _of_images(LoopConv4, choice)

@@ -27,7 +27,10 @@ from sets import (
     value_and_gradient,
 )
 
-from jaxmeta.shift.arm_ll import LearnedLoss, safe_norm
+from jaxmeta.core.testing import assert_trees_close
+from jaxmeta.meta.meta_gradient import FirstOrder, MixFlow, Reptile, Unrolled
+from jaxmeta.networks.norm_mlp import NormMLP
+from jaxmeta.shift.arm_ll import ArmLl, LearnedLoss, safe_norm
 from jaxmeta.shift.erm import Erm, group_losses
 from jaxmeta.surgery import FAMO, MGDA, QFFL, GroupDRO, UpWeighting
 
@@ -324,6 +327,30 @@ def test_inner_rate_and_steps():
     expected, _, _ = plain_classifier(network, points.inputs[0])
     got = answer(learner, params, state, points.inputs[0], points.mask[0])
     close(got, expected)
+
+
+@pytest.mark.parametrize("inner_steps", [1, 4])
+def test_other_ways_through_the_inner_steps(inner_steps):
+    """MixFlow's gradient is the same; to the first order the loss learns nothing."""
+    network = NormMLP(features=(6,), num_classes=NUM_CLASSES)
+    settings = {"network": network, "inner_rate": 0.05, "inner_steps": inner_steps}
+    task, found = make_task(8), []
+    for choice in (Unrolled(), MixFlow(), FirstOrder()):
+        learner = ArmLl(**settings, meta_gradient=choice)
+        params, state = trained(learner)
+        found.append(value_and_gradient(learner, params, state, task))
+    (loss, grads), (same, grads_too), (also, first_order) = (
+        (value[0], gradient) for value, gradient in found
+    )
+    assert float(loss) == float(same) == float(also)
+    assert_trees_close(grads_too, grads, rtol=1e-5, atol=1e-6)
+    assert jnp.abs(grads["loss"]["MLP_0"]["Dense_0"]["kernel"]).max() > 1e-5
+    assert not any(leaf.any() for leaf in jax.tree.leaves(first_order["loss"]))
+
+
+def test_a_meta_gradient_that_does_not_reach_the_learned_loss():
+    with pytest.raises(ValueError, match="Reptile does not reach the learned loss"):
+        ArmLl(network=SMALL, meta_gradient=Reptile())
 
 
 # --- padding in training --------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from jaxmeta import Parallel
 from jaxmeta.core.config import from_json, to_json
 from jaxmeta.data.digits import Digits
+from jaxmeta.meta.anil import Anil
 from jaxmeta.meta.maml import Maml
 from jaxmeta.meta.protonet import ProtoNet
 from jaxmeta.networks.conv import LoopConv4
@@ -34,6 +35,7 @@ def test_rows_are_what_they_are_called():
     kinds = {row: type(made[row].learner) for row in ROWS}
     assert kinds.pop("ProtoNets") is ProtoNet
     assert kinds.pop("Augerino") is Augerino
+    assert kinds.pop("ANIL") is Anil
     assert set(kinds.values()) == {Maml}
     assert made["ANIL"].learner.only == ("Dense_0",)
     assert isinstance(made["MSR"].learner.network, MSRConv4)
