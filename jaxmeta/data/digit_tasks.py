@@ -258,7 +258,8 @@ def settled(origin: Origin) -> Literal["npz", "digits"]:
     if (directory := source.data_dir()) is not None:
         raise DataError(
             f"{FILE} is not in the data directory {directory}. Name another "
-            "--data-dir, or use scikit-learn's digits: --source.origin digits."
+            "--data-dir, or use scikit-learn's digits: --source.origin digits of "
+            "`jaxmeta train`."
         )
     _LOGGER.warning(
         "MNIST was not found: using scikit-learn's digits. Point JAXMETA_DATA_DIR or "

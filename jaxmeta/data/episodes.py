@@ -136,8 +136,8 @@ class EpisodeSource(DeviceSource):
 
         Raises:
           ValueError: if `ways` exceeds the classes of a split, `shots + queries` the
-            examples of the smallest class, or `rotations` is set and the images are not
-            square.
+            examples of the smallest class, `rotations` is set and the images are not
+            square, or `augment` does not turn an image into another.
           DataError: if the data cannot be read.
         """
         images, counts, class_split = self._on_host
@@ -160,6 +160,26 @@ class EpisodeSource(DeviceSource):
             raise ValueError(
                 "rotations must be False unless images are square, got images of "
                 f"{height}x{width}."
+            )
+        if self.augment is not None:
+            self._check_augment(self.augment, images.shape[1:])
+
+    @staticmethod
+    def _check_augment(augment: Callable, shape: tuple[int, ...]) -> None:
+        """Raises ValueError unless it makes an image of an image."""
+        image = jax.ShapeDtypeStruct(shape, jnp.float32)
+        name = getattr(augment, "__name__", augment)
+        try:
+            made = jax.eval_shape(augment, jax.random.key(0), image)
+        except Exception as error:  # whatever a function that is none of ours raises
+            raise ValueError(
+                f"augment must be a function of a key and an image, got {name} "
+                f"({error})."
+            ) from error
+        if made != image:
+            raise ValueError(
+                f"augment must make an image of {shape} and float32 of one, got {name},"
+                f" which makes {made}."
             )
 
     def read(self) -> EpisodeData:

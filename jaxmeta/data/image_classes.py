@@ -148,8 +148,8 @@ def read_class(folder: Path, side: int) -> list[np.ndarray]:
     Raises:
       DataError: for a file that is no such image or damaged.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
-    return [read_resized(path, side) for path in paths]
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    return [read_resized(path, side) for path in found if not path.is_dir()]
 
 
 def join_classes(

@@ -91,7 +91,8 @@ class Omniglot(EpisodeSource):
             raise source.DataError(
                 f"{_FILE} is not in the data directory {source.data_dir()}. Run "
                 f"`{_BUILD}` (needs TensorFlow) once, or name another --data-dir, or "
-                "train on scikit-learn's digits: --source.origin digits."
+                "train on scikit-learn's digits: --source.origin digits of `jaxmeta "
+                "train`."
             )
         return "digits"
 

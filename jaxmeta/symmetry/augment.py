@@ -52,9 +52,10 @@ class Augment:
         for name, most in (("area", 1.0), ("ratio", math.inf)):
             low, high = getattr(self, name)
             if not 0 < low <= high <= most:
+                limit = f" and at most {most:g}" * math.isfinite(most)
                 raise ValueError(
-                    f"{name} must be two numbers in order, above 0 and at most "
-                    f"{most:g}, got {low} and {high}."
+                    f"{name} must be two numbers in order, above 0{limit}, got {low} "
+                    f"and {high}."
                 )
         limits = {"mirror": 1.0, "upend": 1.0, "max_turn_deg": 180.0}
         for name, most in limits.items():

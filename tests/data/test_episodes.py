@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -205,6 +206,18 @@ def test_query_images_alone_are_augmented_each_with_a_key_of_its_own():
     assert 0.99 < noise.max() < 1.0 + 1e-6
     rows = noise.reshape(-1, 4)
     assert len(np.unique(rows.round(5), axis=0)) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        (os.system, r"augment must be a function of a key and an image, got system"),
+        (lambda key, image: image[:1], r"augment must make an image of \(2, 2, 1\)"),
+    ],
+)
+def test_what_makes_no_image_of_an_image(augment, message):
+    with pytest.raises(ValueError, match=message):
+        small(augment=augment).validate()
 
 
 def test_classes_are_read_once_and_stay_bytes():

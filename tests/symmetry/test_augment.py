@@ -76,23 +76,25 @@ def test_a_quarter_turn_leaves_nothing_out():
     assert seen[:, 0, 0].min() == 0.0
 
 
-def test_a_crop_is_a_part_of_the_image():
-    y, x = (plane.astype(np.float32) for plane in np.mgrid[:28, :28])
+@sides
+def test_a_crop_is_a_part_of_the_image(side):
+    last, middle = side - 1, side // 2
+    y, x = (plane.astype(np.float32) for plane in np.mgrid[:side, :side])
     image = jnp.stack([y, x], -1)
     found = many(Augment(**(STILL | {"area": (0.5, 0.9), "ratio": (0.8, 1.25)})), image)
-    height = found[:, 26, 14, 0] - found[:, 1, 14, 0]
-    width = found[:, 14, 26, 1] - found[:, 14, 1, 1]
-    area, ratio = height * width / 25**2, width / height
+    height = found[:, last - 1, middle, 0] - found[:, 1, middle, 0]
+    width = found[:, middle, last - 1, 1] - found[:, middle, 1, 1]
+    area, ratio = height * width / (side - 3) ** 2, width / height
     assert 0.5 - 1e-3 < area.min() < 0.55
     assert 0.85 < area.max() < 0.9 + 1e-3
     assert 0.8 - 1e-3 < ratio.min() < 0.85
     assert 1.2 < ratio.max() < 1.25 + 1e-3
     # It lies anywhere, and never outside: first and last pixels stay in the image.
     assert found.min() > -1e-4
-    assert found.max() < 27.0 + 1e-4
-    top = found[:, 0, 14, 0]
-    assert top.min() < 0.5
-    assert top.max() > 4.0
+    assert found.max() < last + 1e-4
+    top = found[:, 0, middle, 0]
+    assert top.min() < side / 56
+    assert top.max() > side / 7
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_a_crop_is_a_part_of_the_image():
         ({"area": (1.0, 0.8)}, "area must be two numbers in order"),
         ({"area": (0.0, 0.8)}, "area must be two numbers .* above 0"),
         ({"area": (0.8, 1.2)}, "at most 1, got 0.8 and 1.2"),
-        ({"ratio": (2.0, 1.0)}, "ratio must be two numbers in order"),
+        ({"ratio": (2.0, 1.0)}, "ratio .* in order, above 0, got 2.0 and 1.0"),
         ({"mirror": 1.5}, "mirror must be from 0 to 1, got 1.5"),
         ({"upend": -0.1}, "upend must be from 0 to 1, got -0.1"),
         ({"max_turn_deg": 200.0}, "max_turn_deg must be from 0 to 180"),
