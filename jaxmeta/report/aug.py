@@ -19,6 +19,7 @@ from jaxmeta.networks.conv import Conv4, LoopConv4
 from jaxmeta.report.arm import accuracies, data_line
 from jaxmeta.report.markdown import norm_text
 from jaxmeta.report.symmetry import error_curves, orbit_grid
+from jaxmeta.symmetry.augerino import Augerino
 from jaxmeta.symmetry.benchmark import ROWS, Protocol
 from jaxmeta.symmetry.equivariance import layer_errors
 from jaxmeta.symmetry.liegg import derivatives, from_derivatives
@@ -150,7 +151,10 @@ def _patched(learner: Any) -> Any:
 
 
 def noticed(runs: Runs, column: str) -> list[list[str]]:
-    """The LieGG score of every generator and method: 1 is noticed like the others."""
+    """The LieGG score of every generator and method: 1 is noticed like the others.
+
+    With Augerino's ranges, as in `Averaged`.
+    """
     lines = []
     for row in dict.fromkeys(row for row, _ in runs):
         found = _trained(runs, row, column)
@@ -170,6 +174,9 @@ def noticed(runs: Runs, column: str) -> list[list[str]]:
         rows = jax.jit(lambda tasks: jax.lax.map(of_task, tasks))(tasks)
         scores = from_derivatives(rows).scores
         lines.append([row, *(f"{score:.2f}" for score in scores.values())])
+        if isinstance(learner, Augerino):
+            ranges = learner.ranges(end.params)
+            lines.append([f"learned ranges of {row}", *(f"{r:.2f}" for r in ranges)])
     return [["LieGG score", *GENERATORS], *lines] if lines else []
 
 

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.types import Array, Float
+from jaxmeta.core.types import Array, Float, Params
 from jaxmeta.meta.maml import Maml
 from jaxmeta.networks.norm import OWN, Statistics
 from jaxmeta.symmetry.motions import GENERATORS, exponential, move
@@ -105,7 +105,11 @@ class Augerino(Maml):
         if not self.reward >= 0:
             raise ValueError(f"reward must be >= 0, got {self.reward}.")
 
+    @staticmethod
+    def ranges(params: Params) -> Float[Array, "generator"]:
+        """What was learned, `[6]` in the order of `GENERATORS`."""
+        return jax.nn.softplus(params["slow"][SYMMETRY][RANGES])
+
     def loss(self, params, model_state, task, key):
         loss, aux = super().loss(params, model_state, task, key)
-        ranges = jax.nn.softplus(params["slow"][SYMMETRY][RANGES])
-        return loss - self.reward * ranges.sum(), aux
+        return loss - self.reward * self.ranges(params).sum(), aux

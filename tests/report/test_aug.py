@@ -44,10 +44,9 @@ def test_rows_and_columns():
     assert (experiment.source.shots, experiment.seed) == (5, 4)
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    """A run of MSR, one step long."""
-    experiment = PROTOCOL.experiment("MSR", ways=2, shots=1, seed=0)
+def short_run(root, row):
+    """One step long."""
+    experiment = PROTOCOL.experiment(row, ways=2, shots=1, seed=0)
     short = dataclasses.replace(
         experiment,
         evaluation=Evaluation(num_test_tasks=4, tasks_per_batch=4),
@@ -55,8 +54,14 @@ def directory(tmp_path_factory):
         steps=1,
         log_every=1,
     )
-    cell = Cell(row="MSR", column=COLUMN, experiment=lambda _: short, protocol="short")
-    return run_cell(tmp_path_factory.mktemp("aug"), cell, 0, quiet=True).directory
+    cell = Cell(row=row, column=COLUMN, experiment=lambda _: short, protocol="short")
+    return run_cell(root, cell, 0, quiet=True).directory
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A run of MSR."""
+    return short_run(tmp_path_factory.mktemp("aug"), "MSR")
 
 
 @pytest.mark.slow
@@ -99,6 +104,14 @@ def test_what_msr_notices(directory):
     assert line[0] == "MSR"
     assert np.mean([float(score) for score in line[1:]]) == pytest.approx(1, abs=0.01)
     assert noticed({}, COLUMN) == []
+
+
+@pytest.mark.slow
+def test_augerino_tells_its_ranges(tmp_path):
+    run = {("Augerino", COLUMN): [short_run(tmp_path, "Augerino")]}
+    _, _, (name, *ranges) = noticed(run, COLUMN)
+    assert name == "learned ranges of Augerino"
+    assert ranges == ["0.10"] * 6  # where they start; a step is one thousandth
 
 
 def test_what_is_noticed_is_asked_of_a_network_with_forward_derivatives():
