@@ -1,15 +1,20 @@
-"""One core, one device, no workers; tables at the end. Before JAX is imported."""
+"""One core, one device, no workers; tables at the end. Before JAX is imported.
+
+With JAXMETA_BENCH_CORES=2, two cores and, where a benchmark takes `seconds`, the clock.
+"""
 
 import os
+import time
 
 import pytest
 
+CORES = int(os.environ.get("JAXMETA_BENCH_CORES", "1"))
 # The last of the cores that are ours: the first tends to serve interrupts.
 if hasattr(os, "sched_setaffinity"):  # Linux
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-CORES:])
+os.environ["OMP_NUM_THREADS"] = str(CORES)  # PyTorch
 os.environ["JAX_NUM_CPU_DEVICES"] = "1"
-os.environ.pop("NPROC", None)  # XLA then takes one thread, as there is one core
+os.environ.pop("NPROC", None)  # XLA then takes as many threads as there are cores
 
 TABLES = pytest.StashKey[list]()
 
@@ -24,6 +29,19 @@ def pytest_cmdline_main(config):
 
 def pytest_configure(config):
     config.stash[TABLES] = []
+
+
+@pytest.fixture
+def seconds():
+    """`seconds(run)`: of the processor on one core, of the clock on several."""
+    clock = time.process_time if CORES == 1 else time.perf_counter
+
+    def spent(run):
+        started = clock()
+        run()
+        return clock() - started
+
+    return spent
 
 
 @pytest.fixture
