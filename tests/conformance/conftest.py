@@ -31,6 +31,7 @@ from jaxmeta.data.digit_tasks import TurnedDigits, TwoDigits
 from jaxmeta.data.digits import Digits
 from jaxmeta.data.rotation import RotationSource
 from jaxmeta.data.translation import TranslationSource
+from jaxmeta.meta.anil import Anil
 from jaxmeta.meta.meta_gradient import (
     FirstOrder,
     Implicit,
