@@ -133,6 +133,9 @@ class ReproduceOptions:
     rows: tuple[str, ...] = ()
     """Only these rows."""
 
+    jobs: int = 1
+    """Runs at a time, each in a process with its share of the CPU cores."""
+
     run_dir: Path | None = None
     """Where it is kept; runs/TABLE when not given."""
 

@@ -39,6 +39,20 @@ def start_jax() -> None:
         os.environ.setdefault("NPROC", "16")
 
 
+def take_cores(place: int, num_processes: int) -> None:
+    """Leaves this process its share of the CPU cores, where the system can do that.
+
+    Before JAX starts its threads, of which there are then as many.
+
+    Args:
+      place: which of the processes this is, from 0.
+      num_processes: that share the cores.
+    """
+    if hasattr(os, "sched_setaffinity"):  # Linux
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[place::num_processes] or cores)
+
+
 def suit_physics() -> None:
     """What MuJoCo XLA likes; before JAX finds its devices.
 

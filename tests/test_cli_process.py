@@ -213,3 +213,72 @@ def test_nobody_watches_a_run(workspace):
     os.close(read_end)
     assert process.wait() == 141
     assert (workspace / "run" / "result.json").is_file()
+
+
+TABLE = '''"""Two cells of a second each; one blows up when told to."""
+
+import dataclasses
+import os
+
+from jaxmeta.core.table import Cell, Table
+from jaxmeta.core.testing import smoke_learner, smoke_source
+from jaxmeta import Experiment, Optimizer
+from jaxmeta.core.experiment import Evaluation
+
+
+def cell(row, rate):
+    experiment = Experiment(
+        learner=smoke_learner(),
+        source=smoke_source(),
+        optimizer=Optimizer(learning_rate=rate),
+        evaluation=Evaluation(num_test_tasks=8, tasks_per_batch=8),
+        tasks_per_step=8,
+        steps=20,
+        log_every=10,
+    )
+    seeded = lambda seed: dataclasses.replace(experiment, seed=seed)
+    return Cell(row=row, column="x", experiment=seeded, protocol="20 steps")
+
+
+def get_table(quick):
+    rate = float(os.environ.get("RATE", "0.02"))
+    return Table(
+        title="Two",
+        source="nobody",
+        metric="loss",
+        cells=(cell("a", 0.01), cell("b", rate)),
+        seeds=2,
+    )
+'''
+
+
+def reproduce(workspace, jobs, **environ):
+    (workspace / "table.py").write_text(TABLE)
+    options = (f"--run-dir=by{jobs}", f"--jobs={jobs}")
+    return jaxmeta("reproduce", "table.py", *options, **environ)
+
+
+def test_a_table_in_several_processes_is_the_same(workspace):
+    values = []
+    for jobs in (1, 2):
+        done = reproduce(workspace, jobs)
+        assert done.returncode == 0, done.stderr
+        records = json.loads((workspace / f"by{jobs}" / "table.json").read_text())
+        values.append([record["seed_values"] for record in records])
+    assert values[0] == values[1]
+    said = [line for line in done.stderr.splitlines() if line.endswith(": done")]
+    expected = [f"{row}, x, seed {seed}: done" for row in "ab" for seed in (0, 1)]
+    assert sorted(said) == expected
+
+
+def test_a_process_of_a_table_that_fails_ends_it(workspace):
+    done = reproduce(workspace, 2, RATE="1e38")
+    assert done.returncode == 3, done.stderr
+    assert "not finite" in done.stderr
+    assert not (workspace / "by2" / "table.json").exists()
+
+
+def test_jobs_below_one(workspace):
+    done = reproduce(workspace, 0)
+    assert done.returncode == 2
+    assert "--jobs must be >= 1, got 0" in done.stderr

@@ -23,6 +23,10 @@ SECONDS = 60.0
 _POLL_SECONDS = 0.5
 
 
+class InUseError(ValueError):
+    """A directory that another process holds."""
+
+
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Holds a directory until the end, however this process ends.
@@ -34,7 +38,7 @@ def locked(directory: Path) -> Iterator[None]:
       directory: it must be there.
 
     Raises:
-      ValueError: naming the host and process that holds it.
+      InUseError: naming the host and process that holds it.
 
     Example:
       >>> import tempfile
@@ -45,7 +49,7 @@ def locked(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
+            raise InUseError(
                 f"{directory} is in use by {_holder(directory / LOCK)}; wait for it, "
                 "end it, or choose another --run-dir."
             ) from None

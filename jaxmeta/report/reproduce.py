@@ -8,6 +8,7 @@ card.json       command, versions, hardware, seconds
 cells/          one run directory per cell and seed
 """
 
+import contextlib
 import json
 import re
 import time
@@ -19,6 +20,7 @@ import numpy as np
 
 from jaxmeta.core.config import config_hash
 from jaxmeta.core.fit import complete
+from jaxmeta.core.lock import InUseError, locked
 from jaxmeta.core.metrics import interval, interval_within
 from jaxmeta.core.progress import Progress
 from jaxmeta.core.run import (
@@ -77,7 +79,7 @@ def run_cell(root: Path, cell: Cell, seed: int, *, quiet: bool = False) -> Run:
         return run
     progress = Progress(
         run.experiment.steps,
-        f"{cell.row}, {cell.column}, seed {seed}",
+        _label(cell, seed),
         unit=run.experiment.unit,
         quiet=quiet,
     )
@@ -88,6 +90,40 @@ def run_cell(root: Path, cell: Cell, seed: int, *, quiet: bool = False) -> Run:
         writer.close()
         progress.close()
     return run
+
+
+def share_runs(
+    table: Table,
+    root: Path,
+    *,
+    seeds: int,
+    rows: Sequence[str] = (),
+    on_run: Callable[[str], None] = lambda label: None,
+) -> None:
+    """Runs what no other process runs: several may share the runs of a table.
+
+    Returns when there is nothing left to begin; others may still be at theirs.
+
+    Args:
+      table: what to run.
+      root: the run directory, the same for all.
+      seeds: seeds 0..seeds-1 are run.
+      rows: only these are run.
+      on_run: told a line of each run that this process has finished.
+    """
+    chosen = [cell for cell in table.cells if not rows or cell.row in rows]
+    for cell in {cell.run or cell: cell for cell in chosen}.values():
+        for seed in range(seeds):
+            directory = cell_directory(root, cell, seed)
+            directory.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(InUseError), locked(directory):
+                if not Run(directory, cell.experiment(seed)).finished:
+                    run_cell(root, cell, seed, quiet=True)
+                    on_run(f"{_label(cell, seed)}: done")
+
+
+def _label(cell: Cell, seed: int) -> str:
+    return f"{cell.row}, {cell.column}, seed {seed}"
 
 
 def summarise(cell: Cell, runs: Sequence[Run], metric: str) -> dict[str, Any]:
