@@ -22,6 +22,7 @@ from jaxmeta.core.run import Run, reading
 from jaxmeta.data.groups import Groups, GroupSource
 from jaxmeta.shift.learner import ShiftLearner
 from jaxmeta.shift.streaming import newest_share
+from jaxmeta.shift.unadapted import Unadapted
 
 Mode: TypeAlias = Literal["episodic", "continual", "mixed"]
 """What a stream is made of.
@@ -67,6 +68,9 @@ def accuracy_by_support(
         with warnings.catch_warnings():
             # That a point alone is too few is what is measured.
             warnings.filterwarnings("once", "a set of", UserWarning)
+            if isinstance(run.experiment.learner, Unadapted):  # it does not matter
+                flat = _in_sets(run, max(counts), points)
+                return np.broadcast_to(flat, (len(counts), *flat.shape))
             return np.stack([_in_sets(run, count, points) for count in counts])
 
     settings = {"counts": list(counts), "points": points}

@@ -22,11 +22,13 @@ from jaxmeta.shift.arm_bn import ArmBn
 from jaxmeta.shift.arm_cml import ArmCml
 from jaxmeta.shift.arm_ll import ArmLl
 from jaxmeta.shift.curves import accuracy_by_support, stream_accuracy, stream_rows
+from jaxmeta.shift.erm import Erm
 from jaxmeta.shift.streaming import stream
 
 MODES = ("episodic", "continual", "mixed")
 NETWORK = ConvNet(num_classes=3, width=2, large=False)
 LEARNERS = {
+    "ERM": Erm(network=NETWORK),
     "ARM-BN": ArmBn(network=NETWORK),
     "ARM-CML": ArmCml(network=NETWORK, context=ContextNet(channels=1, width=2)),
     "ARM-LL": ArmLl(network=NETWORK),
@@ -103,7 +105,7 @@ def not_again(*args, **kwargs):
 
 
 @pytest.mark.parametrize(
-    "name", ["ARM-BN", pytest.param("ARM-LL", marks=pytest.mark.slow)]
+    "name", ["ERM", "ARM-BN", pytest.param("ARM-LL", marks=pytest.mark.slow)]
 )
 def test_support_curve_answers_sets_of_every_size(name, run_of):
     run, counts, points = run_of(name), (2, 3, 12), 12
