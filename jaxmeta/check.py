@@ -12,8 +12,8 @@ import optax
 from jaxmeta.core.config import to_json
 from jaxmeta.core.experiment import Experiment
 from jaxmeta.core.learner import Learner
+from jaxmeta.core.outer_step import OuterStep, named
 from jaxmeta.core.task import DeviceSource, Task
-from jaxmeta.core.train import OuterStep, named
 from jaxmeta.core.types import PyTree
 from jaxmeta.data.digit_tasks import DigitTasks
 from jaxmeta.data.episodes import EpisodeSource

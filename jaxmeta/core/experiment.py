@@ -10,9 +10,9 @@ import optax
 
 from jaxmeta.core.aggregate import TaskAggregator, mean_over_tasks
 from jaxmeta.core.learner import Learner
+from jaxmeta.core.outer_step import StepMetrics
 from jaxmeta.core.parallel import Parallel
 from jaxmeta.core.task import TaskSource
-from jaxmeta.core.train import StepMetrics
 from jaxmeta.core.types import Precision
 
 MOST = 2**31 - 1

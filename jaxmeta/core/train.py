@@ -1,6 +1,6 @@
 """One outer step as a pure function."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.core import Tracer
 
 from jaxmeta.core.aggregate import TaskAggregator, WeightsOnly
 from jaxmeta.core.learner import Learner
 from jaxmeta.core.metrics import Mean, Metrics, sum_first_axis
+from jaxmeta.core.outer_step import OuterStep, StepMetrics, named
 from jaxmeta.core.parallel import Parallel, map_tasks_with
 from jaxmeta.core.task import Task
 from jaxmeta.core.types import (
@@ -22,7 +24,6 @@ from jaxmeta.core.types import (
     Params,
     Precision,
     PRNGKey,
-    TaskIds,
     TaskLosses,
 )
 
@@ -50,27 +51,6 @@ class TrainState:
     model_state: ModelState
     opt_state: Any
 
-
-class OuterStep(NamedTuple):
-    """What one outer step saw and did, for `step_metrics`.
-
-    Attributes:
-      task_grads: gradient of every task, every leaf `[task, *p]`.
-      change: what the step added to the parameters, every leaf `[*p]`.
-      losses: `[task]` before the step.
-      losses_after: `[task]` of the same tasks with the same keys after it.
-      task_ids: `[task]`.
-    """
-
-    task_grads: Params
-    change: Params
-    losses: TaskLosses
-    losses_after: TaskLosses
-    task_ids: TaskIds
-
-
-StepMetrics = Callable[[OuterStep], Metrics]
-"""More metrics of a step; their names have a prefix of their own, `diagnostics/x`."""
 
 TrainStep = Callable[[TrainState, Task, PRNGKey], tuple[TrainState, Metrics]]
 
@@ -108,12 +88,22 @@ def init_state(
       >>> int(state.step)
       0
     """
-    # One program: by itself every random number would be compiled.
-    params, model_state = jax.jit(learner.init)(key, example)
+    params, model_state = _init(learner, key, example)
     link = optax.identity() if aggregator is None else aggregator
     none = jnp.zeros((), jnp.int32)
     opt_state = (link.init(params), tx.init(params))
     return _apart(TrainState(none, none, params, model_state, opt_state))
+
+
+def _init(learner: Learner, key: PRNGKey, example: Task) -> tuple[Params, ModelState]:
+    """One program: by itself every random number would be compiled.
+
+    It runs once, so on a CPU LLVM leaves it as it is, which takes a fifth of the time.
+    """
+    inside = any(isinstance(x, Tracer) for x in jax.tree.leaves((key, example)))
+    quick = {"xla_backend_optimization_level": 0}
+    asked = quick if jax.default_backend() == "cpu" and not inside else None
+    return jax.jit(learner.init, compiler_options=asked)(key, example)
 
 
 def _apart(tree: Any) -> Any:
@@ -254,19 +244,6 @@ def make_train_step(
         return parallel.keep(new), parallel.gather(metrics)
 
     return step
-
-
-def named(metrics: Any) -> Metrics:
-    """What `step_metrics` returned, if that is metrics with a prefix of their own."""
-    fits = isinstance(metrics, Mapping) and all(
-        "/" in name and isinstance(mean, Mean) for name, mean in metrics.items()
-    )
-    if not fits:
-        raise ValueError(
-            "step_metrics must return {'prefix/name': Mean}, as "
-            f"surgery.step_diagnostics does, got {metrics!r:.80}."
-        )
-    return metrics
 
 
 def _all_finite(tree) -> Bool[Array, ""]:

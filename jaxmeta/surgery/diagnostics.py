@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.aggregate import accumulator
 from jaxmeta.core.metrics import Mean, Metrics
-from jaxmeta.core.train import OuterStep
+from jaxmeta.core.outer_step import OuterStep
 from jaxmeta.core.types import Array, Float, Scalar, TaskWeights
 from jaxmeta.surgery.aggregate import Mask, shared_leaves
 from jaxmeta.surgery.gram import Gram, gram_matrix, live_tasks, safe_divide

@@ -27,6 +27,7 @@ from jaxmeta import (
 )
 from jaxmeta.core.experiment import Checkpointing
 from jaxmeta.core.metrics import merge
+from jaxmeta.core.outer_step import OuterStep
 from jaxmeta.core.progress import Progress
 from jaxmeta.core.run import Run
 from jaxmeta.core.testing import (
@@ -35,7 +36,6 @@ from jaxmeta.core.testing import (
     smoke_learner,
     smoke_source,
 )
-from jaxmeta.core.train import OuterStep
 from jaxmeta.core.writers import JsonlWriter
 from jaxmeta.surgery import step_diagnostics
 
