@@ -43,7 +43,7 @@ from jaxmeta.meta.meta_gradient import (
 from jaxmeta.meta.protonet import ProtoNet
 from jaxmeta.multitask.hard_sharing import HardSharing
 from jaxmeta.networks.conv import Conv4
-from jaxmeta.networks.convnet import ContextNet
+from jaxmeta.networks.convnet import ContextNet, ConvNet
 from jaxmeta.networks.mlp import MLP, Encoder
 from jaxmeta.networks.norm_mlp import NormMLP
 from jaxmeta.networks.patches import PatchConv
@@ -211,6 +211,7 @@ CASES = [
 
 SETS = RotatedDigits(image_size=16, points_per_set=6, sets_per_task=2)
 NET = NormMLP(features=(6,), num_classes=10)
+IMAGE_NET = ConvNet(num_classes=10, width=2, large=False)
 ERM = Erm(network=NET)
 
 CASES += [
@@ -243,6 +244,15 @@ CASES += [
         atol=1e-5,
     ),
     Case("shift-tent", Adapting(learner=ERM, adapter=Tent()), SETS),
+    *(
+        Case(f"shift-{name}-convnet", learner, SETS, atol=3e-5)
+        for name, learner in {
+            "erm": Erm(network=IMAGE_NET),
+            "arm-bn": ArmBn(network=IMAGE_NET),
+            "arm-cml": ArmCml(network=IMAGE_NET, context=ContextNet(channels=1)),
+            "arm-ll": ArmLl(network=IMAGE_NET, inner_rate=0.001),
+        }.items()
+    ),
 ]
 
 
@@ -254,6 +264,7 @@ SLOW = {
     "maml-mlp-Truncated",
     "msr-conv4-LowRank",
     "msr-conv4-Sinkhorn",
+    *(f"shift-{name}-convnet" for name in ("erm", "arm-bn", "arm-cml", "arm-ll")),
 }
 
 
