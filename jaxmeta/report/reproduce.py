@@ -33,6 +33,7 @@ from jaxmeta.core.run import (
     write_json,
 )
 from jaxmeta.core.table import Cell, Table
+from jaxmeta.core.transfer import Transfer
 from jaxmeta.core.writers import JsonlWriter, read_jsonl
 from jaxmeta.report.markdown import table_report
 from jaxmeta.report.plots import table_curves
@@ -102,7 +103,9 @@ def share_runs(
 ) -> None:
     """Runs what no other process runs: several may share the runs of a table.
 
-    Returns when there is nothing left to begin; others may still be at theirs.
+    Returns when there is nothing left to begin; others may still be at theirs. What
+    tests the training of another row is left out, and the last rows come first, which
+    tend to take longest.
 
     Args:
       table: what to run.
@@ -112,8 +115,10 @@ def share_runs(
       on_run: told a line of each run that this process has finished.
     """
     chosen = [cell for cell in table.cells if not rows or cell.row in rows]
-    for cell in {cell.run or cell: cell for cell in chosen}.values():
+    for cell in reversed({cell.run or cell: cell for cell in chosen}.values()):
         for seed in range(seeds):
+            if isinstance(cell.experiment(seed), Transfer):
+                continue
             directory = cell_directory(root, cell, seed)
             directory.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(InUseError), locked(directory):
