@@ -114,8 +114,11 @@ def share_runs(
       rows: only these are run.
       on_run: told a line of each run that this process has finished.
     """
-    chosen = [cell for cell in table.cells if not rows or cell.row in rows]
-    for cell in reversed({cell.run or cell: cell for cell in chosen}.values()):
+    distinct: dict[Any, Cell] = {}
+    for cell in table.cells:
+        if not rows or cell.row in rows:
+            distinct.setdefault(cell.run or cell, cell)
+    for cell in reversed(distinct.values()):
         for seed in range(seeds):
             if isinstance(cell.experiment(seed), Transfer):
                 continue
