@@ -7,10 +7,17 @@ import importlib
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from jaxmeta.core.names import did_you_mean
-from jaxmeta.failures import leave, plain_warnings, quiet_threads, say
+from jaxmeta.failures import (
+    leave,
+    of_several,
+    plain_warnings,
+    quiet_threads,
+    say,
+)
 from jaxmeta.options import UserError
 
 USAGE = """\
@@ -65,7 +72,7 @@ def _run(command: str, rest: list[str]) -> None:
         again = command in ("train", "reproduce")
         hint = " The same command goes on from the last checkpoint." * again
         say(f"jaxmeta {command}: interrupted.{hint}")
-        sys.exit(130)
+        leave(130)
     except BrokenPipeError:
         # Python flushes both once more when it exits.
         for number, stream in enumerate((sys.stdout, sys.stderr), start=1):
@@ -74,7 +81,12 @@ def _run(command: str, rest: list[str]) -> None:
                     stream.flush()
             except OSError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-        sys.exit(141)
+        leave(141)
+    except Exception:  # a defect, of which the others must not wait to hear
+        if not of_several():
+            raise
+        traceback.print_exc()
+        leave(1)
 
 
 def _command(name: str) -> Callable[[list[str]], None]:

@@ -4,6 +4,8 @@ import hashlib
 import importlib.metadata
 import json
 import socket
+import sys
+import sysconfig
 import threading
 from pathlib import Path
 from typing import Any
@@ -130,14 +132,6 @@ def agree(experiment: Any, options: ClusterOptions) -> None:
 
     if jax.process_count() == 1:
         return
-    parallel = getattr(experiment, "parallel", None)
-    spread = getattr(parallel, "backend", None) == "shard_map"
-    if parallel is None or not spread or parallel.mesh.size < jax.device_count():
-        raise UserError(
-            f"{jax.process_count()} processes need an experiment that uses all their "
-            "devices by parallel.backend shard_map, which this one does not; run it in "
-            "one process."
-        )
     import numpy as np
     from jax.experimental import multihost_utils
 
@@ -162,22 +156,43 @@ def agree(experiment: Any, options: ClusterOptions) -> None:
                 f"{name} of process {differ[0]} differs from that of process 0; start "
                 "all processes with the same command, code and data."
             )
+    parallel = getattr(experiment, "parallel", None)
+    spread = getattr(parallel, "backend", None) == "shard_map"
+    if parallel is None or not spread or parallel.mesh.size < jax.device_count():
+        raise UserError(
+            f"{jax.process_count()} processes need an experiment that uses all their "
+            "devices by parallel.backend shard_map, which this one does not; run it in "
+            "one process."
+        )
 
 
 def _code() -> str:
-    """A digest of the library's own files: of changed ones no revision tells."""
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    """A digest of the library's files, and of all that is loaded and not installed."""
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    files = {f"{p.relative_to(package)}": p for p in package.rglob("*.py")}
+    for name, module in list(sys.modules.items()):
+        path = Path(getattr(module, "__file__", None) or ".").resolve()
+        own = path.is_file() and path.suffix == ".py" and not _is_installed(path)
+        if own and name != "__main__":
+            files[name] = path
+    for name, path in sorted(files.items()):
+        digest.update(f"{name}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
+def _is_installed(path: Path) -> bool:
+    of_python = Path(sysconfig.get_path("stdlib")).resolve()
+    packages = {"site-packages", "dist-packages"} & set(path.parts)
+    return bool(packages) or path.is_relative_to(of_python)
+
+
 def _data(experiment: Any) -> Any:
-    """What a source says of its data, and checksums of what it draws on the device."""
+    """What a source says of its data, and checksums of all or of a task of them."""
     from jaxmeta.core.checkpoint import fingerprint
     from jaxmeta.core.task import DeviceSource
 
     source = getattr(experiment, "source", None)
-    resident = source.load() if isinstance(source, DeviceSource) else ()
-    return [getattr(source, "data_used", None), fingerprint(resident)]
+    if source is None:
+        return None
+    seen = source.load() if isinstance(source, DeviceSource) else source.example
+    return [getattr(source, "data_used", None), fingerprint(seen)]

@@ -104,6 +104,12 @@ def failures():
         ) from error
 
 
+def of_several() -> bool:
+    """Whether this process has met others."""
+    jax = sys.modules.get("jax")  # not every command needs it
+    return jax is not None and jax.distributed.is_initialized()
+
+
 def leave(code: int) -> NoReturn:
     """Ends this process with an exit code.
 
@@ -111,10 +117,9 @@ def leave(code: int) -> NoReturn:
     wait for it in the middle of a program: so it ends at once, and they notice. The
     first, whom the others cannot do without, gives them time to make the same mistake.
     """
-    jax = sys.modules.get("jax")  # not every command needs it
-    if jax is None or not jax.distributed.is_initialized():
+    if not of_several():
         sys.exit(code)
-    if jax.process_index() == 0:
+    if sys.modules["jax"].process_index() == 0:
         time.sleep(_SECONDS_FOR_OTHERS)
     os._exit(code)
 

@@ -7,6 +7,7 @@ import abc
 import dataclasses
 import re
 import shlex
+import textwrap
 from pathlib import Path
 from typing import ClassVar
 
@@ -97,6 +98,11 @@ def at_least(target: Target, **limits: int) -> None:
     for name, low in limits.items():
         if (value := getattr(target, name)) < low:
             raise ValueError(f"{name} must be >= {low}, got {value}.")
+
+
+def lines(commands: str) -> str:
+    """Shell commands as far left as they go, as a block of YAML must begin."""
+    return textwrap.dedent(commands).strip()
 
 
 def word(target: Target, *names: str) -> None:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+import posixpath
 import re
 import shlex
 from pathlib import Path
 from typing import ClassVar
 
-from jaxmeta.launch_job import Job, Target, absolute, at_least, fill, label, word
+from jaxmeta.launch_job import Job, Target, absolute, at_least, fill, label, lines, word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ def slice_of(tpu: str) -> Slice:
       Slice(accelerator='tpu-v6e-slice', topology='4x4', chips=4, hosts=4)
     """
     kind, _, size = tpu.rpartition("-")
-    if kind not in _TPUS or not size.isdecimal():
+    if kind not in _TPUS or not re.fullmatch("[0-9]+", size):
         raise ValueError(
             f"tpu must be one of {', '.join(_TPUS)} and a size, as in v6e-16, got "
             f"{tpu!r}."
@@ -90,14 +91,18 @@ _IMAGES = {
 }
 
 
-def _hosts_of(tpu: str) -> int:
+def hosts_of(tpu: str) -> int:
     """How many hosts a Cloud TPU has; v2 and v3 count cores, eight a host.
 
     Raises:
       ValueError: for a kind or size that the Cloud TPU API has not.
+
+    Example:
+      >>> hosts_of("v3-32")
+      4
     """
     kind, _, size = tpu.rpartition("-")
-    if kind not in _IMAGES or not size.isdecimal():
+    if kind not in _IMAGES or not re.fullmatch("[0-9]+", size):
         raise ValueError(
             f"the Cloud TPU API has {', '.join(_IMAGES)}, each with a size, as in "
             f"v4-32, got {tpu!r}; TPU7x is reached by `jaxmeta launch gke`."
@@ -143,11 +148,11 @@ class TpuVm(Target):
     def __post_init__(self):
         label(self.name)
         word(self, "zone")
-        _hosts_of(self.tpu)
+        hosts_of(self.tpu)
 
     def render(self, job: Job) -> str:
         absolute(job)
-        kind, hosts = self.tpu.rpartition("-")[0], _hosts_of(self.tpu)
+        kind, hosts = self.tpu.rpartition("-")[0], hosts_of(self.tpu)
         where = f"{self.name} --zone={self.zone}"
         tpus = "gcloud compute tpus"
         ssh = f"{tpus} tpu-vm ssh {where} --worker=all --command="
@@ -231,7 +236,7 @@ class Gke(Target):
 
     def render(self, job: Job) -> str:
         mount = self.mount.rstrip("/")
-        if not job.run_dir.startswith(f"{mount}/"):
+        if not posixpath.normpath(job.run_dir).startswith(f"{mount}/"):
             raise ValueError(
                 f"run_dir must be below {mount}, the volume that all hosts see, got "
                 f"{job.run_dir!r}."
@@ -246,6 +251,6 @@ class Gke(Target):
             claim=self.claim,
             mount=mount,
             restarts=self.restarts,
-            setup=self.setup,
+            setup=lines(self.setup),
             command=job.line(),
         )

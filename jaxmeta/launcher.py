@@ -12,8 +12,8 @@ import shlex
 from pathlib import Path
 from typing import ClassVar
 
-from jaxmeta.launch_job import Job, Target, absolute, at_least, fill, label, word
-from jaxmeta.launch_tpu import Gke, TpuVm, slice_of
+from jaxmeta.launch_job import Job, Target, absolute, at_least, fill, label, lines, word
+from jaxmeta.launch_tpu import Gke, TpuVm, hosts_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,11 +193,7 @@ class Sky(Target):
             )
         if not self._is_tpu:
             return
-        slice_of(self.accelerators.removeprefix("tpu-"))
-        if "tpu7x" in self.accelerators:
-            raise ValueError(
-                "SkyPilot has TPUs up to v6e; TPU7x is reached by `jaxmeta launch gke`."
-            )
+        hosts_of(self.accelerators.removeprefix("tpu-"))
         if self.nodes != 1:
             raise ValueError(f"a TPU is one node with all its hosts, got {self.nodes}.")
 
@@ -209,7 +205,7 @@ class Sky(Target):
         absolute(job)
         package = self.package or f"jaxmeta[{'tpu' if self._is_tpu else 'cuda12'}]"
         asked = {
-            "infra": self.infra,
+            "infra": f'"{self.infra}"' if self.infra else "",
             "accelerators": self.accelerators,
             "use_spot": "true" * self.spot,
         }
@@ -243,7 +239,7 @@ class Sky(Target):
             nodes=self.nodes,
             resources="\n".join(f"{k}: {v}" for k, v in asked.items() if v),
             workdir="workdir: ." if file else "",
-            setup=f"pip install {shlex.quote(package)}\n{self.setup}".rstrip(),
+            setup=f"pip install {shlex.quote(package)}\n{lines(self.setup)}".rstrip(),
             command=job.line(*(meeting if self.nodes > 1 else ())),
         )
 

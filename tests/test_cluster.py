@@ -28,13 +28,22 @@ CONFIG = '''"""Steps that take their time."""
 import os
 import time
 
+import jax
+
 from jaxmeta import Experiment, Optimizer, Parallel
 from jaxmeta.core.experiment import Checkpointing, Evaluation
 from jaxmeta.core.testing import SmokeHostSource, smoke_learner
 
 
+DRAWN = []
+
+
 class Slow(SmokeHostSource):
     def sample(self, key, slots, *, split):
+        DRAWN.append(split)
+        mine = os.environ.get("BOOM") == str(jax.process_index())
+        if mine and DRAWN.count("train") == 20:
+            raise KeyError("boom")
         time.sleep(float(os.environ.get("STEP_SECONDS", "0")))
         return super().sample(key, slots, split=split)
 
@@ -86,6 +95,7 @@ class Pair:
         devices=2,
         program=PROGRAM,
         directories=(".", "."),
+        **more,
     ):
         job = Job(config="config.py", run_dir="pair", overrides=options)
         port = free_port(range(61440, 65535) if by_slurm else (0,))
@@ -109,7 +119,7 @@ class Pair:
                     subprocess.Popen(
                         [sys.executable, "-c", program, *words[1:]],
                         cwd=workspace / directories[i],
-                        env=os.environ | environ | {"STEP_SECONDS": seconds},
+                        env=os.environ | environ | more | {"STEP_SECONDS": seconds},
                         stdout=log,
                         stderr=log,
                     )
@@ -209,6 +219,25 @@ def test_what_the_first_alone_finds_wrong_ends_all(workspace):
     assert f"in use by process {os.getpid()} on" in (workspace / "log.txt").read_text()
 
 
+@pytest.mark.parametrize("victim", ["0", "1"])
+def test_a_defect_in_one_ends_both(victim, workspace):
+    """By itself JAX would have it wait for the other, and the other for it."""
+    pair = Pair(workspace, BOOM=victim)
+    codes = pair.ends(within=60.0)
+    assert codes[int(victim)] == 1
+    assert codes[1 - int(victim)] != 0
+    assert "KeyError: 'boom'" in pair.log.read_text()
+
+
+def test_code_beside_the_library_counts(workspace):
+    (workspace / "elsewhere").mkdir()
+    text = (workspace / "config.py").read_text()
+    (workspace / "elsewhere" / "config.py").write_text(f"{text}\n\n# Later.\n")
+    pair = Pair(workspace, directories=(".", "elsewhere"))
+    assert 2 in pair.ends(within=60.0)
+    assert "the code of process 1 differs" in pair.log.read_text()
+
+
 def test_a_run_directory_that_only_one_sees_ends_both(workspace):
     (workspace / "elsewhere").mkdir()
     shutil.copy(workspace / "config.py", workspace / "elsewhere")
@@ -292,9 +321,8 @@ def test_a_process_that_is_stopped_ends_the_other(workspace):
 def test_a_run_that_is_asked_to_end_goes_on_as_if_it_had_not_been(workspace):
     text = CONFIG.replace(
         'time.sleep(float(os.environ.get("STEP_SECONDS", "0")))',
-        "DRAWN.append(1)\n        if len(DRAWN) == END_AT:\n"
-        "            os.kill(os.getpid(), 15)",
-    ).replace("class Slow", "DRAWN, END_AT = [], None\n\n\nclass Slow")
+        "if len(DRAWN) == END_AT:\n            os.kill(os.getpid(), 15)",
+    ).replace("DRAWN = []", "DRAWN, END_AT = [], None")
     (workspace / "config.py").write_text(text)
     main(["train", "config.py", "--run-dir", "whole"])
     (workspace / "config.py").write_text(

@@ -1,5 +1,6 @@
 """What `jaxmeta launch` would run, and that it is what the user asked for."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -266,8 +267,10 @@ def test_a_script_says_how_many_hosts_there_are(tpu, hosts):
         (Gke, {"image": "x", "tpu": "v99-16"}, r"tpu must be one of v4.*'v99-16'"),
         (Gke, {"image": "x", "tpu": "v4-33"}, r"the sizes of v4 are 8, 16, 32.*v4-33"),
         (Sky, {"accelerators": "H100:8: 3"}, r"accelerators must be .*'H100:8: 3'"),
+        (Sky, {"accelerators": "tpu-v3-7"}, r"the sizes of v3 are .*got 'v3-7'"),
+        (Gke, {"image": "x", "tpu": "v6e-\u0661\u0666"}, r"tpu must be one of v4"),
         (Sky, {"infra": "a: b"}, r"infra must be one word.*got 'a: b'"),
-        (Sky, {"accelerators": "tpu-tpu7x-16"}, r"SkyPilot has TPUs up to v6e"),
+        (Sky, {"accelerators": "tpu-tpu7x-16"}, r"got 'tpu7x-16'; TPU7x is .*gke"),
         (Sky, {"accelerators": "tpu-v6e-16", "nodes": 2}, r"a TPU is one node.*got 2"),
     ],
 )
@@ -280,6 +283,33 @@ def test_settings_that_are_refused(kind, settings, message):
 def test_the_run_directory_must_be_seen_by_all(target):
     with pytest.raises(ValueError, match=r"run_dir must be .*all hosts see.*'runs/x'"):
         target.render(Job(config="msr-fc", run_dir="runs/x"))
+
+
+def test_sky_reaches_every_kind_of_cloud_tpu():
+    for tpu in ("v2-8", "v3-32", "v4-8", "v5litepod-4", "v5p-8", "v6e-16"):
+        text = Sky(accelerators=f"tpu-{tpu}").render(Job(config="x", run_dir="/mnt/x"))
+        assert yaml.safe_load(text)["resources"]["accelerators"] == f"tpu-{tpu}"
+
+
+@pytest.mark.parametrize("target", [Gke(image="123"), Sky(infra="no")])
+def test_words_that_yaml_knows_are_still_names(target):
+    target = dataclasses.replace(target, name="null", setup="  true\n  false # x\n")
+    made = yaml.safe_load(target.render(Job(config="x", run_dir="/runs/x")))
+    if isinstance(target, Sky):
+        assert (made["name"], made["resources"]["infra"]) == ("null", "no")
+        assert made["setup"].splitlines()[1:] == ["true", "false # x"]
+        return
+    assert made["metadata"]["name"] == "null"
+    pod = made["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == "123"
+    assert container["args"][0].splitlines()[:2] == ["true", "false # x"]
+
+
+def test_a_run_directory_that_leaves_its_mount():
+    job = Job(config="x", run_dir="/runs/x/../../etc")
+    with pytest.raises(ValueError, match="run_dir must be below /runs"):
+        Gke(image="x").render(job)
 
 
 @pytest.mark.parametrize("config", ["/abs/x.py", "../x.py"])

@@ -65,6 +65,7 @@ def run(argv: list[str]) -> None:
     if options.dry_run:
         print(text, end="")
     elif isinstance(target, Local):
+        _check_program("jaxmeta")
         sys.exit(run_together(target.processes(job)))
     else:
         sys.exit(_give(target, text))
@@ -83,13 +84,17 @@ def _everything(kind: type[Target]) -> Any:
 
 def _give(target: Target, text: str) -> int:
     """Gives a text to the program that starts it."""
-    if shutil.which(target.program[0]) is None:
-        raise UserError(
-            f"{target.program[0]} is not on the PATH; install it, or write the text of "
-            "--dry-run where it is."
-        )
+    _check_program(target.program[0])
     with tempfile.TemporaryDirectory() as directory:
         # Not on its standard input, from which an ssh in it would read on.
         file = Path(directory, target.template)
         file.write_text(text, encoding="utf-8")
         return subprocess.run([*target.program, str(file)], check=False).returncode
+
+
+def _check_program(name: str) -> None:
+    if shutil.which(name) is None:
+        raise UserError(
+            f"{name} is not on the PATH; install it, or write the text of --dry-run "
+            "where it is."
+        )

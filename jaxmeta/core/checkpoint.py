@@ -14,6 +14,7 @@ A step is *taken* by `save`, which copies it off the devices. In the background 
 import contextlib
 import json
 import logging
+import re
 import textwrap
 import warnings
 import zlib
@@ -36,6 +37,9 @@ State = TypeVar("State")
 
 FILES = "files.json"
 """CRC-32 of every other file of a step, in its directory."""
+
+
+_STEP = re.compile("[0-9]{1,10}")
 
 
 class CheckpointError(Exception):
@@ -140,7 +144,8 @@ class Checkpoints:
         found = set() if self._unfinished is None else {self._unfinished[0]}
         if self.directory.is_dir():
             names = (path.name for path in self.directory.iterdir())
-            found |= {int(name) for name in names if name.isdigit()}
+            steps = (int(name) for name in names if _STEP.fullmatch(name))
+            found |= {step for step in steps if step < 2**31}
         return sorted(found)
 
     def save(self, step: int, state: Any, extra: dict[str, Any] | None = None) -> None:

@@ -255,7 +255,7 @@ def _save_last_good(latest: Checkpoints, state: TrainState, step: int) -> None:
 
     Nothing but the counters has moved since.
     """
-    if step > max(latest.steps(), default=0):
+    if hosts.as_first(step > max(latest.steps(), default=0)):
         good = dataclasses.replace(
             state,
             step=jnp.full_like(state.step, step),

@@ -21,6 +21,7 @@ SECONDS = 60.0
 """How late hosts may see what another has written."""
 
 _POLL_SECONDS = 0.5
+_BEGAN = time.time()
 
 
 class InUseError(ValueError):
@@ -56,7 +57,7 @@ def locked(directory: Path) -> Iterator[None]:
         except OSError:
             pass
         file.truncate(0)
-        me = {"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}
+        me = {"host": socket.gethostname(), "process": os.getpid(), "at": _BEGAN}
         json.dump(me, file)
         file.flush()
         os.fsync(file.fileno())

@@ -206,6 +206,11 @@ class Run(Generic[Work]):
                 "--run-dir."
             )
         if not run.config_path.exists():
+            if (run.directory / "checkpoints").exists():
+                raise ValueError(
+                    f"{directory} has checkpoints and no config.json that says whose; "
+                    "choose another --run-dir."
+                )
             return
         found = differences(config, as_of_now(read_json(run.config_path)))
         if found:

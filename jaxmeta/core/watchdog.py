@@ -1,4 +1,4 @@
-"""Ends a run that hangs, as when another process has been stopped but not killed."""
+"""Ends a run that hangs, as when another process waits for a file server."""
 
 import os
 import sys
@@ -13,8 +13,9 @@ HUNG = 4
 class Watchdog(Writer):
     """Ends the process when no metrics have come for some time.
 
-    A device that waits for another cannot be interrupted, and a stopped process goes on
-    to say that it lives. So this process ends at once, as by a kill; the run goes on
+    A device that waits for another cannot be interrupted, and a process that hangs goes
+    on to say that it lives (one that is stopped does not, and JAX ends the others after
+    `HEARTBEAT_SECONDS`). So this process ends at once, as by a kill; the run goes on
     from its last checkpoint. It watches from the first metrics, as nobody knows how
     long compilation takes, to those of the last step.
 

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
@@ -67,10 +68,17 @@ class JsonlWriter(Writer):
           ValueError: naming the line, if the file is damaged before its last line.
         """
         self.close()
-        if not self._path.exists():
-            return
-        rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
-        write_whole(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        there = self._path.exists()
+        rows = read_jsonl(self._path) if there else []
+        if (last := max((row["step"] for row in rows), default=0)) < step:
+            warnings.warn(
+                f"{self._path} has no metrics after step {last}, and the run goes on "
+                f"from step {step}: those between are lost.",
+                stacklevel=2,
+            )
+        if there:
+            kept = (json.dumps(row) + "\n" for row in rows if row["step"] <= step)
+            write_whole(self._path, "".join(kept))
 
     def write(self, step: int, values: Row) -> None:
         if self._file is None:

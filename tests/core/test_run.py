@@ -53,6 +53,14 @@ def test_another_configuration_is_refused_and_the_field_named(tmp_path, experime
     assert run.config_path.read_bytes() == before
 
 
+def test_checkpoints_of_nobody_knows_whom_are_refused(tmp_path, experiment):
+    run = Run.open(tmp_path, experiment)
+    run.config_path.unlink()
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match=r"checkpoints and no config.json .*choose"):
+        Run.open(tmp_path, experiment)
+
+
 def test_many_differences_are_counted(tmp_path, experiment):
     Run.open(tmp_path, experiment)
     optimizer = dataclasses.replace(experiment.optimizer, learning_rate=0.5)
