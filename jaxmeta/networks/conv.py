@@ -207,9 +207,9 @@ class LoopConv4(Conv4):
 
     With `Parallel(backend="loop")` a step of MAML of 8 tasks and one inner step takes
     .54 of the time that `Conv4` takes under `vmap` on two CPU cores, and compiles 1.2
-    times as long. Several inner steps are a compiled loop, in which XLA's convolutions
-    are slow: with five it takes three times as long as `Conv4`. Under `vmap` it is five
-    times slower, and `MixFlow` and `Implicit` cannot go through it.
+    times as long. Several inner steps are unrolled, as XLA's convolutions are slow in a
+    compiled loop: with five it takes .73 of the time and compiles twice as long. Under
+    `vmap` it is five times slower, and `MixFlow` and `Implicit` cannot go through it.
 
     Example:
       >>> import jax

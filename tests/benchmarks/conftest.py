@@ -15,6 +15,12 @@ if hasattr(os, "sched_setaffinity"):  # Linux
 os.environ["OMP_NUM_THREADS"] = str(CORES)  # PyTorch
 os.environ["JAX_NUM_CPU_DEVICES"] = "1"
 os.environ.pop("NPROC", None)  # XLA then takes as many threads as there are cores
+# The suite is compiled at the lowest level, and without fusions that MuJoCo dislikes.
+os.environ["XLA_FLAGS"] = " ".join(
+    flag
+    for flag in os.environ.get("XLA_FLAGS", "").split()
+    if not flag.startswith(("--xla_backend_optimization", "--xla_cpu_use_fusion"))
+)
 
 TABLES = pytest.StashKey[list]()
 
