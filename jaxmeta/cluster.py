@@ -157,7 +157,7 @@ def agree(experiment: Any, options: ClusterOptions) -> None:
                 "all processes with the same command, code and data."
             )
     parallel = getattr(experiment, "parallel", None)
-    spread = getattr(parallel, "backend", None) == "shard_map"
+    spread = getattr(parallel, "backend", None) in ("pmap", "shard_map")
     if parallel is None or not spread or parallel.mesh.size < jax.device_count():
         raise UserError(
             f"{jax.process_count()} processes need an experiment that uses all their "

@@ -118,12 +118,14 @@ def test_steps_are_the_same(tmp_path):
     """One test, so that the programs run once, whoever runs the tests beside it."""
     alone = _run(tmp_path, "alone", "shard_map", 1)
     eight = _run(tmp_path, "eight", "shard_map,deterministic,pmap", 8)
-    pair = _run(tmp_path, "pair", "shard_map,deterministic", 4, processes=2)
+    pair = _run(tmp_path, "pair", "shard_map,deterministic,pmap", 4, processes=2)
     for method in ("MSR", "ARM-CML", "PCGrad"):
         losses = f"{method} shard_map losses"
         assert len(set(eight[losses])) == STEPS
         # Two processes against one.
-        assert _far(pair[losses], eight[losses]) <= 1e-6, method
+        for backend in ("shard_map", "pmap"):
+            name = f"{method} {backend} losses"
+            assert _far(pair[name], eight[name]) <= 1e-6, name
         for what in ("losses", "params"):
             name = f"{method} deterministic {what}"
             np.testing.assert_array_equal(pair[name], eight[name], err_msg=name)

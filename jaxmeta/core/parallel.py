@@ -241,7 +241,19 @@ class Parallel:
 
     @property
     def _is_spread(self) -> bool:
-        return self.backend == "shard_map" and self.mesh.size > 1
+        by_mesh = self.backend == "shard_map" or (
+            self.backend == "pmap" and not self._is_pmapped
+        )
+        return by_mesh and self.mesh.size > 1
+
+    @property
+    def _is_pmapped(self) -> bool:
+        """Whether `jax.pmap` is called.
+
+        With several processes it is for what each has of its own, which is nothing that
+        a compiled program could call; there `shard_map`, of which JAX makes it, does.
+        """
+        return self.backend == "pmap" and jax.process_count() == 1
 
     def _by_column(
         self, shape: tuple[int, ...], first_axis: int, *names: str
@@ -293,7 +305,7 @@ class Parallel:
             return functools.partial(body, ALONE)
         shard = shard_of(self.num_shards, self._axes, self.deterministic)
         body = functools.partial(body, shard)
-        if self.backend == "pmap":
+        if self._is_pmapped:
             return self._pmapped(body)
         return self._shard_mapped(body)
 
@@ -347,7 +359,8 @@ def map_tasks(
       backend: "loop" is a Python loop to debug with, "vmap" one device, "shard_map"
         all devices (`jax.shard_map` of `jax.vmap`), and "pmap" the same through
         `jax.pmap`, which JAX keeps in maintenance mode and pods in the field still
-        run: prefer "shard_map". The numbers are the same.
+        run: prefer "shard_map", which also takes its place where there are several
+        processes. The numbers are the same.
       num_devices: devices to use, for "pmap" and "shard_map"; all when None.
       task_batch_size: tasks in memory at a time on one device; all when None.
 
