@@ -189,10 +189,10 @@ def _is_installed(path: Path) -> bool:
 def _data(experiment: Any) -> Any:
     """What a source says of its data, and checksums of all or of a task of them."""
     from jaxmeta.core.checkpoint import fingerprint
-    from jaxmeta.core.task import DeviceSource
+    from jaxmeta.core.task import DeviceSource, TaskSource
 
     source = getattr(experiment, "source", None)
-    if source is None:
+    if not isinstance(source, TaskSource):  # an agent has an environment
         return None
     seen = source.load() if isinstance(source, DeviceSource) else source.example
     return [getattr(source, "data_used", None), fingerprint(seen)]
