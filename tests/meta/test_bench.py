@@ -3,6 +3,8 @@
 import json
 import math
 
+import pytest
+
 from jaxmeta.cli import main
 from jaxmeta.meta import bench
 
@@ -23,6 +25,16 @@ def test_what_is_measured(monkeypatch):
     header, *lines = bench.lines(found)
     assert {len(line) for line in lines} == {len(header)}
     assert lines[0][:3] == ("1", "20", first)
+
+
+@pytest.mark.slow
+def test_the_memory_of_twenty_steps_of_the_whole_network(monkeypatch):
+    few = dict(list(bench.CHOICES.items())[:3])
+    monkeypatch.setattr(bench, "CHOICES", few)
+    found = bench.measure([20], shots=(1,))
+    size = {row["choice"]: row["bytes"] for row in found["rows"]}
+    assert size["mixflow"] <= 0.35 * size["unrolled(remat=False)"]
+    assert size["mixflow"] < size["unrolled"]
 
 
 def test_the_command(capsys, monkeypatch, tmp_path):
