@@ -29,7 +29,6 @@ def get_table(quick: bool) -> Table:
             steps=6_000,
             evaluations=10,
             num_test_tasks=1000,
-            one_by_one=True,
         )
     else:
         protocol = Protocol(source=Omniglot(queries=5))

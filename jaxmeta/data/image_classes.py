@@ -91,12 +91,26 @@ def read_class_folders(root: Path, side: int) -> ClassImages:
         pairs = [
             (folder, _NAMES[part.name]) for part in folders for folder in _folders(part)
         ]
+        _check_apart(root, pairs)
     else:
         pairs = list(zip(folders, split_classes(len(folders)).tolist(), strict=True))
     found = [read_class(folder, side) for folder, _ in pairs]
     return join_classes(
         found, [split for _, split in pairs], [str(folder) for folder, _ in pairs]
     )
+
+
+def _check_apart(root: Path, pairs: Sequence[tuple[Path, int]]) -> None:
+    """Raises DataError for a class in several splits, which would then be none."""
+    seen: dict[str, Path] = {}
+    for folder, _ in pairs:
+        other = seen.setdefault(folder.name, folder)
+        if other != folder:
+            raise DataError(
+                f"{root}: the class {folder.name} is in {other.parent.name} and "
+                f"{folder.parent.name}, and a class belongs to one split; name "
+                f"{root / 'train'}, whose classes are then split."
+            )
 
 
 def split_classes(num_classes: int) -> np.ndarray:
@@ -139,7 +153,7 @@ def read_class(folder: Path, side: int) -> list[np.ndarray]:
     """The images of a class's folder, sorted by path.
 
     Args:
-      folder: with `*.png`, `*.jpg` and `*.jpeg` at any depth.
+      folder: with `*.png`, `*.jpg` and `*.jpeg` at any depth; hidden ones are left out.
       side: of the squares that they are resized to.
 
     Returns:
@@ -148,8 +162,10 @@ def read_class(folder: Path, side: int) -> list[np.ndarray]:
     Raises:
       DataError: for a file that is no such image or damaged.
     """
+    hidden = lambda p: any(s.startswith(".") for s in p.relative_to(folder).parts)
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
-    return [read_resized(path, side) for path in found if not path.is_dir()]
+    files = [path for path in found if not (path.is_dir() or hidden(path))]
+    return [read_resized(path, side) for path in files]
 
 
 def join_classes(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jaxmeta.data.source import DataError
 
@@ -138,6 +138,7 @@ def resized(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def _square(image: Image.Image, side: int) -> np.ndarray:
+    image = ImageOps.exif_transpose(image)  # cameras write how they were held
     grey = image.mode in ("1", "L", "LA", "I", "I;16")
     if image.mode in ("I", "I;16"):  # which Pillow would cut off at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

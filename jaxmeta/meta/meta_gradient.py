@@ -55,6 +55,9 @@ class MetaGradient(abc.ABC):
     learns_slow: ClassVar[bool] = True
     """Whether the context does."""
 
+    second_order: ClassVar[bool] = True
+    """Whether what the inner gradient alone depends on gets a gradient."""
+
     stepwise: ClassVar[bool] = True
     """Whether several steps are as many times one step."""
 
@@ -125,6 +128,8 @@ class FirstOrder(MetaGradient):
     context gets only what it has from the outer loss.
     """
 
+    second_order: ClassVar[bool] = False
+
     def descend(self, loss, start, context, rates, *, num_steps, per_step):
         gradient = lambda v: jax.lax.stop_gradient(jax.grad(loss)(v, context))
         return _descend(gradient, start, rates, num_steps=num_steps, per_step=per_step)
@@ -140,6 +145,7 @@ class Reptile(MetaGradient):
 
     learns_rates: ClassVar[bool] = False
     learns_slow: ClassVar[bool] = False
+    second_order: ClassVar[bool] = False
     stepwise: ClassVar[bool] = False
 
     def descend(self, loss, start, context, rates, *, num_steps, per_step):
@@ -331,9 +337,9 @@ def _check_forward(loss: Loss, fast: FastParams, context: PyTree) -> None:
     """Raises ValueError for a loss whose reverse derivative is its author's own."""
     if "custom_vjp" in str(jax.make_jaxpr(loss)(fast, context)):
         raise ValueError(
-            "this loss has no forward derivative, which MixFlow and Implicit need: "
-            "LoopConv4 and ConvNet have convolutions without one. Take Conv4, or the "
-            "meta-gradient Unrolled."
+            "this loss has no forward derivative, which MixFlow and Implicit need: the "
+            "convolutions of LoopConv4 and ConvNet have none. Take the meta-gradient "
+            "Unrolled, or with Maml the network Conv4."
         )
 
 

@@ -108,7 +108,8 @@ class ArmLl(ShiftLearner):
     """Fewer points than this are not adapted to."""
 
     meta_gradient: MetaGradient = UNROLLED
-    """How the outer gradient goes through the steps."""
+    """How the outer gradient goes through the steps; `MixFlow` and `Implicit` need a
+    network without convolutions such as those of `ConvNet`."""
 
     def __post_init__(self):
         for name in ("inner_steps", "min_support"):
@@ -118,7 +119,7 @@ class ArmLl(ShiftLearner):
             raise ValueError(
                 f"inner_rate must be a positive finite number, got {self.inner_rate}."
             )
-        if not self.meta_gradient.learns_slow:
+        if not self.meta_gradient.second_order:
             raise ValueError(
                 f"the meta-gradient {type(self.meta_gradient).__name__} does not reach "
                 "the learned loss; choose another."

@@ -97,9 +97,9 @@ class Protocol:
     num_test_tasks: int = 2000
     """Held-out tasks, >= 1000 for a table."""
 
-    one_by_one: bool = False
-    """Whether MAML and ANIL take tasks in a Python loop, which is faster on a CPU, or
-    all at once."""
+    one_by_one: bool | None = None
+    """Whether MAML and ANIL take tasks in a Python loop or all at once. The loop is the
+    faster on a CPU, and nowhere else; None: what suits this machine."""
 
     def learner(self, row: str, ways: int, example) -> Learner:
         """The method of a row.
@@ -114,7 +114,9 @@ class Protocol:
         """
         plain = Conv4(features=self.features, num_classes=ways, drawn="torch")
         looped = LoopConv4(features=self.features, num_classes=ways, drawn="torch")
-        adapted = looped if self.one_by_one else plain
+        on_cpu = jax.default_backend() == "cpu"
+        loop = on_cpu if self.one_by_one is None else self.one_by_one
+        adapted = looped if loop else plain
         msr = MSRConv4(features=self.features, num_classes=ways)
         settings = {
             "objective": cross_entropy,

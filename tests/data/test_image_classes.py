@@ -64,6 +64,33 @@ def test_folders_of_splits(tmp_path):
     assert data.images[2 + 3 + 2, 0, 0].tolist() == [10, 245, 0]
 
 
+def test_a_class_belongs_to_one_split(tmp_path):
+    """The folders of ordinary classification have every class in every part."""
+    folders(tmp_path)
+    put(tmp_path / "test" / "a", [1, 2])
+    with pytest.raises(DataError, match=r"the class a is in t.* and t.*name .*/train"):
+        small(tmp_path).validate()
+
+
+def test_hidden_files_are_left_out(tmp_path):
+    folders(tmp_path)
+    before = small(tmp_path).load().counts.tolist()
+    put(tmp_path / "train" / "a" / ".ipynb_checkpoints", [1])
+    (tmp_path / "train" / "b" / "._0.png").write_bytes(b"of macOS")
+    again = small(tmp_path, queries=1)
+    assert ImageClasses(**vars(again)).classes().counts.tolist() == before
+
+
+def test_a_photograph_stands_as_its_camera_did(tmp_path):
+    upright = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its left side
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "a.png", exif=exif)
+    found = read_resized(tmp_path / "a.png", 4)
+    np.testing.assert_array_equal(found, np.asarray(upright))
+
+
 def test_folders_without_splits_are_split_once_for_all(tmp_path):
     for i in range(10):
         put(tmp_path / f"class{i}", [i, i], mode="L", suffix="jpg")

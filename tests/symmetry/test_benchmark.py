@@ -16,7 +16,9 @@ from jaxmeta.symmetry.augment import Augment
 from jaxmeta.symmetry.benchmark import ROWS, Protocol, num_parameters
 from jaxmeta.symmetry.conv4 import MSRConv4
 
-PROTOCOL = Protocol(source=Digits(queries=5), features=8, norm_stats="support")
+PROTOCOL = Protocol(
+    source=Digits(queries=5), features=8, norm_stats="support", one_by_one=False
+)
 made = {row: PROTOCOL.experiment(row, ways=2, shots=3, seed=1) for row in ROWS}
 
 
@@ -54,6 +56,12 @@ def test_big_is_as_large_as_msr():
     network = made["MAML (Big)"].learner.network
     smaller = network.clone(features=network.features - 1)
     assert num_parameters(smaller, example) < sizes["MSR"]
+
+
+def test_on_a_cpu_tasks_are_taken_one_by_one():
+    protocol = dataclasses.replace(PROTOCOL, one_by_one=None)
+    learner = protocol.learner("MAML", 5, PROTOCOL.source.example)
+    assert isinstance(learner.network, LoopConv4)
 
 
 def test_one_by_one_changes_how_and_not_what():
