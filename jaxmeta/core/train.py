@@ -1,7 +1,7 @@
 """One outer step as a pure function."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -101,9 +101,16 @@ def _init(learner: Learner, key: PRNGKey, example: Task) -> tuple[Params, ModelS
     It runs once, so on a CPU LLVM leaves it as it is, which takes a fifth of the time.
     """
     inside = any(isinstance(x, Tracer) for x in jax.tree.leaves((key, example)))
+    if inside or jax.default_backend() != "cpu":
+        return jax.jit(learner.init)(key, example)
+    return _quickly_compiled(learner)(key, example)
+
+
+@lru_cache(maxsize=64)
+def _quickly_compiled(learner: Learner) -> Callable:
+    # With options of the compiler `jit` remembers nothing from one call to the next.
     quick = {"xla_backend_optimization_level": 0}
-    asked = quick if jax.default_backend() == "cpu" and not inside else None
-    return jax.jit(learner.init, compiler_options=asked)(key, example)
+    return jax.jit(learner.init, compiler_options=quick)
 
 
 def _apart(tree: Any) -> Any:

@@ -59,7 +59,7 @@ def _compiled_scan(experiment, state):
             strict=True,
         )
     )
-    lowered = cells["scan"].lower(
+    lowered = cells["compiled"].lower(
         state, cells["data"], cells["slots"], cells["root"], num_steps=2
     )
     return lowered.compile().as_text()
