@@ -6,7 +6,7 @@ from jaxmeta.report.arm import arm_table
 from jaxmeta.shift.benchmark import Protocol
 
 PAPER = "Zhang et al. 2021 (arXiv 2007.02931), the methods; scikit-learn's digits"
-COST = "--quick --jobs 2: 3 min a seed on 2 CPU cores; full: 9 min; no data files"
+COST = "--quick --jobs 2: 3 min a seed on 2 CPU cores; full: 3 times the steps; no data"
 
 ROWS = ("ERM", "UW", "DRNN", "ARM-CML", "ARM-BN", "ARM-LL", "BN adaptation")
 

@@ -47,7 +47,7 @@ def run(argv: list[str]) -> None:
         with failures():
             share_runs(table, run_dir, seeds=seeds, rows=options.rows, on_run=say)
         return
-    for cell in {cell.run or cell: cell for cell in table.cells}.values():
+    for cell in table.runs():
         with users_mistakes():
             experiment = cell.experiment(0)
         checked(experiment)

@@ -35,7 +35,14 @@ def loops_well(fn: Callable[..., Any], *args: Any) -> bool:
     return "conv_general_dilated" not in str(jax.make_jaxpr(fn)(*args))
 
 
-def scan(fn: Callable[..., tuple[Any, Any]], carry: Any, xs: Any) -> tuple[Any, Any]:
+def scan(
+    fn: Callable[..., tuple[Any, Any]],
+    carry: Any,
+    xs: Any,
+    *,
+    length: int | None = None,
+    remat: bool = False,
+) -> tuple[Any, Any]:
     """`lax.scan` over the leading axis of `xs`, unrolled where it would not loop well.
 
     Unrolled is a Python loop here: `lax.scan(unroll=)` leaves a loop of one turn, which
@@ -44,7 +51,10 @@ def scan(fn: Callable[..., tuple[Any, Any]], carry: Any, xs: Any) -> tuple[Any, 
     Args:
       fn: `(carry, x) -> (carry, y)`.
       carry: the first one.
-      xs: tree of `[time, ...]`, time >= 1.
+      xs: tree of `[time, ...]`, time >= 1, or None.
+      length: of time, where `xs` is None.
+      remat: whether `fn` is computed once more in the backward pass, in place of being
+        remembered.
 
     Returns:
       The last carry, and all y as `[time, ...]`.
@@ -55,10 +65,15 @@ def scan(fn: Callable[..., tuple[Any, Any]], carry: Any, xs: Any) -> tuple[Any, 
       (3, [0, 2, 4])
     """
     at = lambda i: jax.tree.map(lambda leaf: leaf[i], xs)
-    if loops_well(fn, carry, at(0)):
-        return jax.lax.scan(fn, carry, xs)
+    loops = loops_well(fn, carry, at(0))
+    if remat:
+        # Inside a scan XLA cannot undo the recomputation, so the costly fences that
+        # prevent it elsewhere are not needed.
+        fn = jax.checkpoint(fn, prevent_cse=not loops)
+    if loops:
+        return jax.lax.scan(fn, carry, xs, length=length)
     ys = []
-    for i in range(len(jax.tree.leaves(xs)[0])):
+    for i in range(len(jax.tree.leaves(xs)[0]) if length is None else length):
         carry, y = fn(carry, at(i))
         ys.append(y)
     return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *ys)

@@ -241,9 +241,7 @@ class Parallel:
 
     @property
     def _is_spread(self) -> bool:
-        by_mesh = self.backend == "shard_map" or (
-            self.backend == "pmap" and not self._is_pmapped
-        )
+        by_mesh = self.backend in ("pmap", "shard_map") and not self._is_pmapped
         return by_mesh and self.mesh.size > 1
 
     @property

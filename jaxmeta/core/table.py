@@ -87,6 +87,18 @@ class Table:
         """Row names in reading order."""
         return list(dict.fromkeys(cell.row for cell in self.cells))
 
+    def runs(self, rows: Sequence[str] = ()) -> list[Cell]:
+        """The first cell of everything that is run, in reading order.
+
+        Args:
+          rows: of these alone; of all when empty.
+        """
+        distinct: dict[Any, Cell] = {}
+        for cell in self.cells:
+            if not rows or cell.row in rows:
+                distinct.setdefault(cell.run or cell, cell)
+        return list(distinct.values())
+
     def check_rows(self, rows: Sequence[str]) -> None:
         """Raises ValueError for a row that is not there, naming those that are."""
         for row in rows:

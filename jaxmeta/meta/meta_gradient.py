@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
-from jaxmeta.core.loops import loops_well
+from jaxmeta.core.loops import scan
 from jaxmeta.core.types import FastParams, PyTree, Scalar
 
 Loss: TypeAlias = Callable[[FastParams, PyTree], Scalar]
@@ -369,21 +369,8 @@ def _repeat(
     remat: bool = False,
 ) -> FastParams:
     """`num_steps` times `v <- step(v, rates)`."""
-    of = lambda i: jax.tree.map(lambda r: r[i], rates) if per_step else rates
     if num_steps == 1:  # nothing to scan over, nothing for remat to save
-        return step(start, of(0))
-    loops = loops_well(step, start, of(0))
-    if remat:
-        # Inside a scan XLA cannot undo the recomputation, so the costly fences that
-        # prevent it elsewhere are not needed.
-        step = jax.checkpoint(step, prevent_cse=not loops)
-    if not loops:
-        for i in range(num_steps):
-            start = step(start, of(i))
-        return start
-
-    def body(fast, step_rates):
-        return step(fast, step_rates if per_step else rates), None
-
-    fast, _ = jax.lax.scan(body, start, rates if per_step else None, length=num_steps)
-    return fast
+        return step(start, jax.tree.map(lambda r: r[0], rates) if per_step else rates)
+    body = lambda fast, now: (step(fast, now if per_step else rates), None)
+    xs = rates if per_step else None
+    return scan(body, start, xs, length=num_steps, remat=remat)[0]

@@ -114,18 +114,15 @@ def share_runs(
       rows: only these are run.
       on_run: told a line of each run that this process has finished.
     """
-    distinct: dict[Any, Cell] = {}
-    for cell in table.cells:
-        if not rows or cell.row in rows:
-            distinct.setdefault(cell.run or cell, cell)
-    for cell in reversed(distinct.values()):
+    for cell in reversed(table.runs(rows)):
         for seed in range(seeds):
-            if isinstance(cell.experiment(seed), Transfer):
+            experiment = cell.experiment(seed)
+            if isinstance(experiment, Transfer):
                 continue
             directory = cell_directory(root, cell, seed)
             directory.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(InUseError), locked(directory):
-                if not Run(directory, cell.experiment(seed)).finished:
+                if not Run(directory, experiment).finished:
                     run_cell(root, cell, seed, quiet=True)
                     on_run(f"{_label(cell, seed)}: done")
 
