@@ -133,6 +133,7 @@ class Checkpoints:
         if self._opened is None:
             # What orbax logs as an error, with a traceback, it raises here as well.
             logging.getLogger("absl").setLevel(logging.CRITICAL)
+            logging.getLogger("asyncio").addFilter(_is_not_of_orbax)
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=self._keep, enable_async_checkpointing=True
             )
@@ -283,6 +284,11 @@ class Checkpoints:
                 with contextlib.suppress(Exception):
                     self._opened.close()
                 self._opened = None
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    """False for one of several writes that failed, of which orbax raises the first."""
+    return "orbax" not in record.getMessage()
 
 
 def _one_line(error: Exception) -> str:

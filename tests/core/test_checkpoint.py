@@ -1,6 +1,8 @@
 """Checkpoints: what is read is what was written, or it is not read at all."""
 
+import contextlib
 import json
+import logging
 import shutil
 import warnings
 from typing import NamedTuple
@@ -377,3 +379,12 @@ def test_a_step_can_be_saved_again(tmp_path):
     assert found is not None
     np.testing.assert_array_equal(found[0]["w"], [2.0, 2.0, 2.0])
     assert found[1] == {"value": 2.0}
+
+
+def test_asyncio_is_silent_of_writes_that_orbax_raises_alone(saved, caplog):
+    with contextlib.closing(Checkpoints(saved)) as checkpoints:
+        assert checkpoints.restore(LIKE) is not None
+    logger = logging.getLogger("asyncio")
+    logger.error("never retrieved: defined at orbax/checkpoint/serialization.py")
+    logger.error("never retrieved: defined at mine.py")
+    assert [r.message for r in caplog.records] == ["never retrieved: defined at mine.py"]
