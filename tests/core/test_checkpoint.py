@@ -385,6 +385,6 @@ def test_asyncio_is_silent_of_writes_that_orbax_raises_alone(saved, caplog):
     with contextlib.closing(Checkpoints(saved)) as checkpoints:
         assert checkpoints.restore(LIKE) is not None
     logger = logging.getLogger("asyncio")
-    logger.error("never retrieved: defined at orbax/checkpoint/serialization.py")
-    logger.error("never retrieved: defined at mine.py")
-    assert [r.message for r in caplog.records] == ["never retrieved: defined at mine.py"]
+    logger.error("never retrieved: orbax/checkpoint/serialization.py")
+    logger.error("never retrieved: mine.py")
+    assert [r.message for r in caplog.records] == ["never retrieved: mine.py"]
