@@ -209,7 +209,7 @@ class MixFlow(MetaGradient):
     products `u' d grad_v L / d(v, w)`, w being the context. The Hessian is symmetric,
     so this is the derivative of `grad_(v, w) L` at v in the direction u: the forward
     derivative of a gradient in place of the reverse derivative of one. The loss must
-    have a forward derivative, which `networks.convolution` has not.
+    have a forward derivative, so no `jax.custom_vjp` in it.
 
     Steps are kept in blocks, of as many as there are blocks where the number of steps
     has such a divisor, and taken once more, a block at a time, on the way back: for one
@@ -337,9 +337,9 @@ def _check_forward(loss: Loss, fast: FastParams, context: PyTree) -> None:
     """Raises ValueError for a loss whose reverse derivative is its author's own."""
     if "custom_vjp" in str(jax.make_jaxpr(loss)(fast, context)):
         raise ValueError(
-            "this loss has no forward derivative, which MixFlow and Implicit need: the "
-            "convolutions of LoopConv4 and ConvNet have none. Take the meta-gradient "
-            "Unrolled, or with Maml the network Conv4."
+            "this loss has no forward derivative, which MixFlow and Implicit need: "
+            "something in it has a reverse derivative of its own (jax.custom_vjp). "
+            "Take the meta-gradient Unrolled."
         )
 
 

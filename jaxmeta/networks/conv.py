@@ -44,7 +44,7 @@ class Conv3x3(nn.Module):
       features: output channels, >= 1.
       drawn: how the kernel is drawn, see `Drawn`.
       patched: whether it is one matrix product over patches, or `convolve`, which is
-        faster on a CPU where nothing is batched and has no forward derivative.
+        faster on a CPU where tasks come one by one.
 
     Parameters: `kernel` `[3, 3, in, features]`.
 
@@ -208,8 +208,7 @@ class LoopConv4(Conv4):
     With `Parallel(backend="loop")` a step of MAML of 8 tasks and one inner step takes
     .54 of the time that `Conv4` takes under `vmap` on two CPU cores, and compiles 1.2
     times as long. Several inner steps are unrolled, as XLA's convolutions are slow in a
-    compiled loop: with five it takes .73 of the time and compiles twice as long. Under
-    `vmap` it is five times slower, and `MixFlow` and `Implicit` cannot go through it.
+    compiled loop: with five it takes .73 of the time and compiles twice as long.
 
     Example:
       >>> import jax
@@ -221,13 +220,3 @@ class LoopConv4(Conv4):
 
     def convolution(self) -> nn.Module:
         return Conv3x3(features=self.features, drawn=self.drawn, patched=False)
-
-    @nn.nowrap
-    def patched(self) -> Conv4:
-        """The same network for many tasks at once, which has forward derivatives."""
-        return Conv4(
-            features=self.features,
-            num_classes=self.num_classes,
-            num_blocks=self.num_blocks,
-            drawn=self.drawn,
-        )

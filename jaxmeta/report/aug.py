@@ -1,6 +1,5 @@
 """The tables of Aug-Omniglot and Aug-MiniImagenet: rows, findings and pictures."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from jaxmeta.core.run import Run
 from jaxmeta.core.table import Cell, Runs, Table
 from jaxmeta.core.train import TrainState
 from jaxmeta.meta.maml import FAST, Maml
-from jaxmeta.networks.conv import Conv4, LoopConv4
+from jaxmeta.networks.conv import Conv4
 from jaxmeta.report.arm import accuracies, data_line
 from jaxmeta.report.markdown import norm_text
 from jaxmeta.report.symmetry import error_curves, orbit_grid
@@ -142,14 +141,6 @@ def _trained(
     return run, (initial_state(run.experiment), restored_state(run))
 
 
-def _patched(learner: Any) -> Any:
-    """The same method on a network that has forward derivatives."""
-    network = getattr(learner, "network", None)
-    if not isinstance(network, LoopConv4):
-        return learner
-    return dataclasses.replace(learner, network=network.patched())
-
-
 def noticed(runs: Runs, column: str) -> list[list[str]]:
     """The LieGG score of every generator and method: 1 is noticed like the others.
 
@@ -161,7 +152,7 @@ def noticed(runs: Runs, column: str) -> list[list[str]]:
         if found is None:
             continue
         run, (_, end) = found
-        learner, source = _patched(run.experiment.learner), run.experiment.source
+        learner, source = run.experiment.learner, run.experiment.source
         tasks = source.sample(jax.random.key(6), jnp.arange(_NUM_TASKS), split="test")
 
         def of_task(task, learner=learner, end=end):
@@ -171,7 +162,7 @@ def noticed(runs: Runs, column: str) -> list[list[str]]:
             answer = functools.partial(learner.predict, end.params, adapted)
             return derivatives(answer, task.query.inputs)
 
-        rows = jax.jit(lambda tasks: jax.lax.map(of_task, tasks))(tasks)
+        rows = jax.jit(jax.vmap(of_task))(tasks)
         scores = from_derivatives(rows).scores
         lines.append([row, *(f"{score:.2f}" for score in scores.values())])
         if isinstance(learner, Augerino):

@@ -108,8 +108,7 @@ class ArmLl(ShiftLearner):
     """Fewer points than this are not adapted to."""
 
     meta_gradient: MetaGradient = UNROLLED
-    """How the outer gradient goes through the steps; `MixFlow` and `Implicit` need a
-    network without convolutions such as those of `ConvNet`."""
+    """How the outer gradient goes through the steps."""
 
     def __post_init__(self):
         for name in ("inner_steps", "min_support"):

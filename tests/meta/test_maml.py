@@ -586,11 +586,28 @@ def test_mixflow_is_exact_on_a_convolutional_network(unrolled_on_images):
 def test_several_steps_of_the_other_convolution_are_the_same(unrolled_on_images):
     """They are no compiled loop on a CPU, where one would be slow."""
     exact = {"rtol": 1e-5, "atol": 1e-9}
-    for choice in (Unrolled(), Unrolled(remat=False)):
+    for choice in (Unrolled(), Unrolled(remat=False), MixFlow()):
         assert_trees_close(_of_images(LoopConv4, choice), unrolled_on_images, **exact)
 
 
+def test_implicit_gradients_go_through_either_convolution():
+    patched, looped = (_of_images(kind, Implicit()) for kind in (Conv4, LoopConv4))
+    assert_trees_close(looped, patched, rtol=1e-5, atol=1e-9)
+
+
 @pytest.mark.parametrize("choice", [MixFlow(), Implicit()], ids=repr)
-def test_a_network_without_forward_derivatives_is_named(choice):
-    with pytest.raises(ValueError, match=r"LoopConv4 .*Unrolled, or .*Conv4"):
-        _of_images(LoopConv4, choice)
+def test_a_loss_without_a_forward_derivative_is_refused(choice):
+    @jax.custom_vjp
+    def halved(x):
+        return x
+
+    halved.defvjp(lambda x: (x, None), lambda _, g: (g / 2,))
+    with pytest.raises(ValueError, match=r"jax\.custom_vjp\)\. Take .* Unrolled"):
+        choice.descend(
+            lambda v, w: (halved(v) * w).sum(),
+            jnp.ones(2),
+            jnp.ones(2),
+            jnp.ones(2),
+            num_steps=2,
+            per_step=False,
+        )

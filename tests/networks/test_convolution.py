@@ -107,6 +107,22 @@ def test_derivatives(padding, order):
     close(jax.jit(ours)((X, KERNEL)), jax.jit(theirs)((X, KERNEL)))
 
 
+@pytest.mark.usefixtures("branch")
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("second", [jax.jacfwd, jax.jacrev])
+@pytest.mark.parametrize("first", [jax.jacfwd, jax.jacrev])
+def test_forward_and_reverse_in_any_order(padding, first, second):
+    """Of a kernel of 2 x 2 numbers, as a Jacobian is one derivative a number."""
+    base = jnp.ones((3, 3, 2, 3))
+
+    def hessian(conv):
+        kernel = lambda k: base * k.reshape(1, 1, 2, 2)[..., [0, 1, 1]]
+        value = lambda k: jnp.sin(conv(X * k[0, 0], kernel(k), padding)).sum()
+        return jax.jit(second(first(value)))(KERNEL[0, 0, :, :2])
+
+    close(hessian(convolve), hessian(plain))
+
+
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_first_derivative_by_differences(padding):
     weights = jax.random.normal(KEYS[3], convolve(X, KERNEL, padding).shape)

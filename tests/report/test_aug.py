@@ -10,8 +10,6 @@ from jaxmeta.core.experiment import Checkpointing, Evaluation
 from jaxmeta.core.run import Run
 from jaxmeta.core.table import Cell
 from jaxmeta.data.digits import Digits
-from jaxmeta.networks.conv import Conv4, LoopConv4
-from jaxmeta.report import aug
 from jaxmeta.report.aug import aug_table, draw_errors, draw_orbits, findings, noticed
 from jaxmeta.report.reproduce import run_cell
 from jaxmeta.report.symmetry import error_curves, orbit_grid
@@ -107,22 +105,20 @@ def test_what_msr_notices(directory):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("row", ["MAML", "ANIL"])
+def test_what_is_noticed_through_the_convolutions_of_a_loop(tmp_path, row):
+    run = {(row, COLUMN): [short_run(tmp_path, row)]}
+    _, (name, *scores) = noticed(run, COLUMN)
+    assert name == row
+    assert np.mean([float(score) for score in scores]) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.slow
 def test_augerino_tells_its_ranges(tmp_path):
     run = {("Augerino", COLUMN): [short_run(tmp_path, "Augerino")]}
     _, _, (name, *ranges) = noticed(run, COLUMN)
     assert name == "learned ranges of Augerino"
     assert ranges == ["0.10"] * 6  # where they start; a step is one thousandth
-
-
-def test_what_is_noticed_is_asked_of_a_network_with_forward_derivatives():
-    looped = PROTOCOL.learner("MAML", 5, PROTOCOL.source.example)
-    network = LoopConv4(features=4, num_classes=5, drawn="torch")
-    looped = dataclasses.replace(looped, network=network)
-    patched = aug._patched(looped)
-    assert type(patched.network) is Conv4
-    same = Conv4(features=4, num_classes=5, drawn="torch")
-    assert patched == dataclasses.replace(looped, network=same)
-    assert aug._patched(patched) is patched
 
 
 def test_orbits_show_columns(tmp_path, monkeypatch):
