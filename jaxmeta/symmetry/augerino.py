@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.types import Array, Float, Params
+from jaxmeta.core.types import Array, Float, Params, PRNGKey
 from jaxmeta.meta.maml import Maml
 from jaxmeta.networks.norm import OWN, Statistics
 from jaxmeta.symmetry.motions import GENERATORS, exponential, move
@@ -22,14 +22,16 @@ from jaxmeta.symmetry.sharing import SYMMETRY, symmetry_parameter
 RANGES = "ranges"
 """The name of what is learned, before its softplus."""
 
+_MOTIONS, _DRAWN = "motions", "drawn"
+
 
 class Averaged(nn.Module):
     """A network averaged over moved copies of its images.
 
     `y = mean_j network(exp(sum_k u_jk r_k G_k) x)` with `u` uniform on `+-1` and the
-    ranges `r` positive. All images of a set share the motions, which are drawn once for
-    all: the loss is a function of the parameters alone, and nothing tells an image by
-    its place in the set.
+    ranges `r` positive. All images of a set share the motions, so that nothing tells an
+    image by its place in the set. `u` is the same in every call, as answers repeat, but
+    `Augerino` draws another for every task that it learns from.
 
     Attributes:
       network: from images and `Statistics` to outputs `[n, ...]`.
@@ -60,6 +62,11 @@ class Averaged(nn.Module):
             raise ValueError(f"start must be > 0, got {self.start}.")
         super().__post_init__()
 
+    @nn.nowrap
+    def draw(self, key: PRNGKey) -> Float[Array, "copy generator"]:
+        """The motions of every copy as shares of the ranges, uniform on `+-1`."""
+        return jax.random.uniform(key, (self.copies, len(GENERATORS)), minval=-1.0)
+
     @nn.compact
     def __call__(
         self,
@@ -69,8 +76,7 @@ class Averaged(nn.Module):
         before = math.log(math.expm1(self.start))
         full = lambda key, shape: jnp.full(shape, before, jnp.float32)
         raw = symmetry_parameter(self, RANGES, full, (len(GENERATORS),))
-        shape = (self.copies, len(GENERATORS))
-        u = jax.random.uniform(jax.random.key(0), shape, minval=-1.0, maxval=1.0)
+        u = self.get_variable(_MOTIONS, _DRAWN, self.draw(jax.random.key(0)))
         motions = jax.vmap(exponential)(u * jax.nn.softplus(raw)[None])
         of_set = jax.vmap(move, (0, None))
         copies = jax.vmap(of_set, (None, 0))(x, motions).reshape(-1, *x.shape[1:])
@@ -82,7 +88,8 @@ class Averaged(nn.Module):
 class Augerino(Maml):
     """MAML whose outer loop learns the ranges of an `Averaged` network.
 
-    The outer loss is MAML's minus `reward * sum(ranges)`.
+    The outer loss is MAML's minus `reward * sum(ranges)`, at motions that are drawn
+    anew for every task.
 
     Raises:
       ValueError: for a network that is not `Averaged`, or a negative reward.
@@ -111,5 +118,8 @@ class Augerino(Maml):
         return jax.nn.softplus(params["slow"][SYMMETRY][RANGES])
 
     def loss(self, params, model_state, task, key):
-        loss, aux = super().loss(params, model_state, task, key)
+        assert isinstance(self.network, Averaged)
+        drawn = {_MOTIONS: {_DRAWN: self.network.draw(key)}}
+        moved = {**params, "slow": {**params["slow"], **drawn}}
+        loss, aux = super().loss(moved, model_state, task, key)
         return loss - self.reward * self.ranges(params).sum(), aux

@@ -12,6 +12,8 @@ from flax import linen as nn
 
 from jaxmeta.core.objectives import cross_entropy
 from jaxmeta.core.task import Examples, Task
+from jaxmeta.core.testing import assert_trees_close
+from jaxmeta.meta.maml import Maml
 from jaxmeta.networks.conv import Conv4
 from jaxmeta.networks.norm import OWN
 from jaxmeta.symmetry.augerino import RANGES, Augerino, Averaged
@@ -163,16 +165,38 @@ def test_nothing_tells_an_image_by_its_place():
     )
 
 
+EXAMPLES = Examples(blobs()[:4], jnp.array([0, 1, 0, 1]))
+TASK = Task(EXAMPLES, EXAMPLES, jnp.zeros((), jnp.int32))
+INNER = Conv4(features=2, num_classes=2, num_blocks=1)
+
+
+def augerino(**settings):
+    network = Averaged(network=INNER, copies=2)
+    return Augerino(network=network, objective=cross_entropy, **settings)
+
+
+class OneMotion(Averaged):
+    """At motions of `KEY` in every call."""
+
+    def draw(self, key):
+        return super().draw(KEY)
+
+
+def test_it_learns_at_motions_drawn_anew_and_answers_at_the_same():
+    learner = augerino(reward=0.0)
+    params, state = jax.jit(learner.init)(KEY, TASK)
+    loss = jax.jit(lambda key: learner.loss(params, state, TASK, key)[0])
+    fixed = Maml(network=OneMotion(network=INNER, copies=2), objective=cross_entropy)
+    expected, _ = jax.jit(fixed.loss)(params, state, TASK, jax.random.key(9))
+    np.testing.assert_allclose(loss(KEY), expected, rtol=1e-5)
+    others = [float(loss(jax.random.key(i))) for i in (1, 2)]
+    assert len({*others, float(expected)}) == 3
+    measure = jax.jit(lambda key: learner.evaluate(params, state, TASK, key))
+    assert_trees_close(measure(KEY), measure(jax.random.key(1)), rtol=0.0, atol=0.0)
+
+
 def test_wide_ranges_are_rewarded_and_noticed_motions_are_not():
-    examples = Examples(blobs()[:4], jnp.array([0, 1, 0, 1]))
-    task = Task(examples, examples, jnp.zeros((), jnp.int32))
-    learner = Augerino(
-        network=Averaged(
-            network=Conv4(features=2, num_classes=2, num_blocks=1), copies=2
-        ),
-        objective=cross_entropy,
-        reward=0.5,
-    )
+    task, learner = TASK, augerino(reward=0.5)
     plain = dataclasses.replace(learner, reward=0.0)
     params, state = jax.jit(learner.init)(KEY, task)
     found = [
