@@ -148,14 +148,21 @@ def _check_classes(experiment: Experiment, task: Task, shapes: tuple) -> None:
 def _warn_of_small_sets(experiment: Experiment) -> None:
     """Says which last sets are too small to adapt to; on a device nobody could."""
     learner, source = experiment.learner, experiment.source
-    least = getattr(learner, "min_support", 1)
-    if not (isinstance(learner, ShiftLearner) and isinstance(source, GroupSource)):
+    methods, name = [learner], type(learner).__name__
+    if isinstance(learner, Adapting):
+        adapter = learner.adapter
+        methods = [learner.learner, adapter, getattr(adapter, "statistics", None)]
+        name = type(adapter).__name__
+    elif not isinstance(learner, ShiftLearner):
         return
+    if not isinstance(source, GroupSource):
+        return
+    least = max(getattr(method, "min_support", 1) for method in methods)
     last = source.sizes("test") % source.points_per_set
     if small := int(np.sum((last > 0) & (last < least))):
         warnings.warn(
-            f"{small} of {len(last)} test groups end in a set of fewer than {least} "
-            "points (learner.min_support): statistics of the training data are used "
+            f"{name}: {small} of {len(last)} test groups end in a set of fewer than "
+            f"{least} points (min_support): statistics of the training data are used "
             "for it.",
             stacklevel=3,
         )

@@ -21,6 +21,7 @@ from jaxmeta.networks.convnet import ConvNet
 from jaxmeta.networks.mlp import MLP, Encoder
 from jaxmeta.networks.norm_mlp import NormMLP
 from jaxmeta.networks.patches import PatchConv
+from jaxmeta.shift.adaptation import Adapting, Tent
 from jaxmeta.shift.arm_bn import ArmBn
 from jaxmeta.shift.dann import Dann
 from jaxmeta.shift.erm import Erm
@@ -135,4 +136,7 @@ def test_last_sets_that_are_too_small_to_adapt_to():
     words = f"{last.sum()} of 14 test groups end in a set of fewer than 2"
     with pytest.warns(UserWarning, match=words):
         settle_and_check(Experiment(learner=ArmBn(network=network), source=source))
+    adapting = Adapting(learner=Erm(network=network), adapter=Tent())
+    with pytest.warns(UserWarning, match=f"Tent: {words}"):
+        settle_and_check(Experiment(learner=adapting, source=source))
     settle_and_check(Experiment(learner=Erm(network=network), source=source))

@@ -34,8 +34,9 @@ class Femnist(GroupSource):
     fewer or more the proportions stay. Ink = 1 and paper = 0.
 
     The file is TensorFlow Federated's (`fed_emnist_train.h5`, which needs the package
-    h5py: `pip install 'jaxmeta[femnist]'`), FedJAX's (`federated_emnist_train.sqlite`)
-    or LEAF's (`all_data_0.json`). Nothing is downloaded.
+    h5py: `pip install 'jaxmeta[femnist]'`, or `emnist_all.sqlite`), FedJAX's
+    (`federated_emnist_train.sqlite`) or LEAF's (`all_data_0.json`). Nothing is
+    downloaded.
 
     Raises:
       ValueError: for a number outside its range.

@@ -2,6 +2,9 @@
 
 - TensorFlow Federated's `fed_emnist_train.h5` and `fed_emnist_test.h5`:
   `examples/<writer>/pixels` `[n, 28, 28]` and `label` `[n]`. Needs h5py.
+- TensorFlow Federated's `emnist_all.sqlite`: a table `examples` with one `tf.Example`
+  for every drawing, of which the splits `all_train` and `all_test` are read, as
+  `digits_only_train` and `digits_only_test` are parts of them.
 - FedJAX's `federated_emnist_train.sqlite` and `..._test.sqlite`: a table
   `federated_data` whose `data` is the same two arrays, MessagePack in zlib.
 - LEAF's `all_data_0.json` and so on: `users`, `num_samples`, and in `user_data` of each
@@ -113,12 +116,13 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _part(
-    read: Callable[..., Drawings], path: Path, writer: str, size: int, *rest: Any
+    read: Callable[..., Drawings], path: Path, writer: str, size: Any, *rest: Any
 ) -> Part:
-    if not 1 <= size <= MOST_DRAWINGS:
+    whole = isinstance(size, int) and not isinstance(size, bool)
+    if not (whole and 1 <= size <= MOST_DRAWINGS):
         raise DataError(
             f"{path}: writer {writer!r} should have from 1 to {MOST_DRAWINGS} "
-            f"drawings, got {size}; copy the file again."
+            f"drawings, got {size!r}; copy the file again."
         )
     return Part(writer, size, partial(read, path, writer, size, *rest))
 
@@ -189,6 +193,10 @@ def _json_parts(path: Path) -> Iterator[Part]:
 
 def _sqlite_parts(path: Path) -> Iterator[Part]:
     with contextlib.closing(_connect(path)) as file:
+        tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
+        if "examples" in tables:
+            yield from _tff_parts(path, file)
+            return
         rows = file.execute("SELECT client_id, num_examples FROM federated_data")
         for key, size in rows:
             # FedJAX puts a hash and a colon before the writer.
@@ -209,6 +217,40 @@ def _load_sqlite(path: Path, writer: str, size: int, key: bytes) -> Drawings:
             )
         found = _need(path, msgpack_restore(unpacked), "pixels", "label")
         return _drawings(path, writer, size, *found)
+
+
+def _tff_parts(path: Path, file: sqlite3.Connection) -> Iterator[Part]:
+    rows = file.execute(
+        "SELECT split_name, client_id, COUNT(*) FROM examples "
+        "WHERE split_name IN ('all_train', 'all_test') GROUP BY split_name, client_id"
+    ).fetchall()
+    if not rows:
+        raise DataError(
+            f"{path}: has no drawings in the splits all_train and all_test; copy the "
+            "file again."
+        )
+    for split, writer, size in rows:
+        yield _part(_load_tff, path, writer, size, split)
+
+
+def _load_tff(path: Path, writer: str, size: int, split: str) -> Drawings:
+    # tensorflow-datasets has the message of TensorFlow, which is not needed for it.
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    # Made when the module is imported.
+    parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
+    query = (
+        "SELECT serialized_example_proto FROM examples "
+        "WHERE split_name = ? AND client_id = ?"
+    )
+    pixels, labels = [], []
+    with _reading(path), contextlib.closing(_connect(path)) as file:
+        for (packed,) in file.execute(query, [split, writer]):
+            drawn = dict(parse(packed).features.feature)
+            pixel, label = _need(path, drawn, "pixels", "label")
+            pixels.append(np.array(pixel.float_list.value, np.float32))
+            labels += label.int64_list.value
+        return _drawings(path, writer, size, np.array(pixels), np.array(labels))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

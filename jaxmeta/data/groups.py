@@ -40,6 +40,10 @@ MOST_POINTS = 10_000
 """More points in a set would be a slip of the keyboard."""
 
 
+_LARGEST = np.iinfo(np.int32).max
+"""Classes are kept in four bytes."""
+
+
 class Points(NamedTuple):
     """Sets of labelled points: the query of a task.
 
@@ -95,22 +99,19 @@ def group_points(
       >>> found.sizes.tolist(), sorted(found.members[0].tolist())
       ([2, 1], [0, 2])
     """
-    inputs, targets, groups = map(np.asarray, (inputs, targets, groups))
-    if inputs.dtype.kind not in "biuf":
-        raise DataError(
-            f"{where}: inputs must be numbers of one shape, got {inputs.dtype}; are "
-            "there images of several sizes?"
-        )
+    inputs = _of_one_shape(inputs, where)
+    targets, groups = map(np.asarray, (targets, groups))
     lengths = (len(inputs), targets.size, groups.size)
     if not lengths[0] or len(set(lengths)) > 1:
         raise DataError(
             f"{where}: inputs, targets and groups must be equally many and at least "
             f"one, got {lengths}; give every input its class and its group."
         )
-    if targets.ndim != 1 or targets.dtype.kind not in "iu" or targets.min() < 0:
+    whole = targets.ndim == 1 and targets.dtype.kind in "iu"
+    if not whole or not 0 <= targets.min() <= targets.max() <= _LARGEST:
         raise DataError(
-            f"{where}: targets must be one class >= 0 a point, got {targets.dtype} "
-            f"{targets.shape} from {targets.min()}."
+            f"{where}: targets must be one class from 0 to {_LARGEST} a point, got "
+            f"{targets.dtype} {targets.shape} from {targets.min()} to {targets.max()}."
         )
     _, ids, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(0).permutation(len(ids))
@@ -127,6 +128,20 @@ def group_points(
         np.stack(members).astype(np.int32),
         sizes.astype(np.int32),
     )
+
+
+def _of_one_shape(inputs: Any, where: str) -> np.ndarray:
+    try:
+        inputs = np.asarray(inputs)
+        kind = str(inputs.dtype)
+    except ValueError:  # of a list of arrays of several shapes
+        kind = "several shapes"
+    if kind == "several shapes" or inputs.dtype.kind not in "biuf":
+        raise DataError(
+            f"{where}: inputs must be numbers of one shape, got {kind}; are there "
+            "images of several sizes?"
+        )
+    return inputs
 
 
 def check_classes(targets: np.ndarray, num_classes: int, *, where: str) -> None:
@@ -341,14 +356,20 @@ class ArrayGroups(GroupSource):
         return 1 + max(int(points.targets.max()) for points in self._found.values())
 
     def groups(self) -> dict[Split, Groups]:
-        ids = np.asarray(self.group_ids)
-        lengths = (len(self.inputs), len(self.targets), len(ids))
+        ids, inputs = np.asarray(self.group_ids), _of_one_shape(self.inputs, "inputs")
+        targets = np.asarray(self.targets)
+        lengths = (len(inputs), len(targets), len(ids))
         if len(set(lengths)) > 1:
             raise DataError(
                 "inputs, targets and group_ids must be equally many, got "
                 f"{', '.join(map(str, lengths))}."
             )
         validation, test = self.held_out
+        if isinstance(validation, str) or isinstance(test, str):
+            raise DataError(
+                "held_out must be two tuples of group ids, as (('bob',), ('eve',)), "
+                f"got {self.held_out}."
+            )
         if both := {*validation} & {*test}:
             raise DataError(
                 f"held_out has groups in both validation and test: {sorted(both)}."
@@ -361,8 +382,6 @@ class ArrayGroups(GroupSource):
             "test": np.isin(ids, [*test]),
         }
         return {
-            split: group_points(
-                self.inputs[part], self.targets[part], ids[part], where=split
-            )
+            split: group_points(inputs[part], targets[part], ids[part], where=split)
             for split, part in parts.items()
         }

@@ -75,13 +75,14 @@ class MnistWriters(GroupSource):
 
     def groups(self) -> dict[Split, Groups]:
         path = needed_file(FILE, otherwise=_OTHERWISE)
-        mnist, writers = load_mnist(path), self.writers()
+        mnist = load_mnist(path)
         if len(mnist.train_labels) != len(self._writer_of_each_digit):
             raise DataError(
                 f"{path}: writer_train must have one writer an image, got "
                 f"{len(self._writer_of_each_digit)} for {len(mnist.train_labels)}; "
                 "copy it again."
             )
+        writers = self.writers()
         return ArrayGroups(
             inputs=mnist.train_images[..., None],
             targets=mnist.train_labels,

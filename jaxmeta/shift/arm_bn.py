@@ -53,7 +53,7 @@ class ArmBn(ShiftLearner):
 
     def adapt(self, params, model_state, support, key):
         del key
-        check_support(len(support), self.min_support)
+        check_support(len(support), self)
         if len(support) < self.min_support:
             return model_state
         return self.forward(params, model_state, support, None, OWN)[1]
@@ -63,7 +63,7 @@ class ArmBn(ShiftLearner):
         return self.forward(params, adapted, inputs, None, STORED)[0].logits
 
     def answer(self, params, model_state, inputs, mask):
-        check_support(len(inputs), self.min_support)
+        check_support(len(inputs), self)
         own = Statistics(
             use=jnp.where(enough(mask, self.min_support), 1.0, 0.0), keep=0.0
         )

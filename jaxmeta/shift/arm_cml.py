@@ -31,6 +31,9 @@ from jaxmeta.shift.learner import (
 _MOMENTUM = 0.1
 """Share of a batch in the stored mean context, as in the stored statistics."""
 
+_NEVER = 2**31 - 1
+"""More points than any set has."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArmCml(ShiftLearner):
@@ -105,12 +108,24 @@ class ArmCml(ShiftLearner):
         contexts, context_stats = self.read(
             params, model_state, inputs, mask, statistics
         )
-        context = mean_context(contexts, mask)
+        context = self._context(model_state, contexts, mask)
         outputs, stats = self.respond(
             params, model_state, inputs, context, mask, statistics
         )
         model_state = {**model_state, "network": stats, "context": context_stats}
         return outputs, model_state
+
+    def _context(self, model_state, contexts: Array, mask: Array | None) -> Array:
+        """The mean of a set's, or of training where there are too few points."""
+        there = jnp.ones(len(contexts), bool) if mask is None else mask
+        own = mean_context(contexts, mask)
+        return jnp.where(enough(there, self.min_support), own, model_state["mean"])
+
+    def looking_at(self, params, model_state, inputs, mask):
+        contexts, _ = self.read(params, model_state, inputs, mask, self._statistics)
+        context = self._context(model_state, contexts, mask)
+        alone = dataclasses.replace(self, min_support=_NEVER)
+        return alone, {**model_state, "mean": context}
 
     @property
     def _statistics(self) -> Statistics:
@@ -119,7 +134,7 @@ class ArmCml(ShiftLearner):
 
     def adapt(self, params, model_state, support, key):
         del key
-        check_support(len(support), self.min_support)
+        check_support(len(support), self)
         if len(support) < self.min_support:
             return model_state
         contexts, context_stats = self.read(
@@ -138,13 +153,12 @@ class ArmCml(ShiftLearner):
         return outputs.logits
 
     def answer(self, params, model_state, inputs, mask):
-        check_support(len(inputs), self.min_support)
+        check_support(len(inputs), self)
         known = enough(mask, self.min_support)
         share = jnp.where(known, self._statistics.use, 0.0)
         statistics = Statistics(use=share, keep=0.0)
         contexts, _ = self.read(params, model_state, inputs, mask, statistics)
-        own = mean_context(contexts, mask)
-        context = jnp.where(known, own, model_state["mean"])
+        context = self._context(model_state, contexts, mask)
         outputs, _ = self.respond(
             params, model_state, inputs, context, mask, statistics
         )

@@ -162,7 +162,7 @@ class ArmLl(ShiftLearner):
 
     def adapt(self, params, model_state, support, key):
         del key
-        check_support(len(support), self.min_support)
+        check_support(len(support), self)
         if len(support) < self.min_support:
             return params, model_state
         mask = jnp.ones(len(support), bool)
@@ -175,7 +175,7 @@ class ArmLl(ShiftLearner):
         return self.forward(params, stats, inputs, None, STORED)[0].logits
 
     def answer(self, params, model_state, inputs, mask):
-        check_support(len(inputs), self.min_support)
+        check_support(len(inputs), self)
         inputs = _without_padding(inputs, mask)
         moved = self._step_down(params, model_state, inputs, mask)
         outputs, _ = self.forward(moved, model_state, inputs, mask, OWN)

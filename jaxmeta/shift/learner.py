@@ -130,6 +130,23 @@ class ShiftLearner(Learner):
         What test-time adaptation is built on: it works with any trained learner.
         """
 
+    def looking_at(
+        self, params: Params, model_state: ModelState, inputs: Array, mask: Array
+    ) -> "tuple[ShiftLearner, ModelState]":
+        """The learner and state whose `forward` answers points in the light of a set.
+
+        Of what a set says beside its normalisation statistics, which the caller of
+        `forward` chooses: nothing, for most methods.
+
+        Args:
+          params: trained parameters.
+          model_state: trained statistics.
+          inputs: `[n, ...]` the set.
+          mask: `[n]` False for padding.
+        """
+        del params, inputs, mask
+        return self, model_state
+
     def remember(self, params: Params, model_state: ModelState) -> Any:
         """What a stream starts from, before its first point.
 
@@ -175,19 +192,19 @@ class ShiftLearner(Learner):
         return measured(logits, query.targets, query.mask)
 
 
-def check_support(num_points: int, min_support: int) -> None:
-    """Warns where a set is too small to adapt to, once for every place it is called.
+def check_support(num_points: int, method: Any) -> None:
+    """Warns where a set is too small to adapt to, once for every place and method.
 
     Args:
       num_points: in the set, padding included.
-      min_support: the fewest that a method adapts to.
+      method: has `min_support`, the fewest that it adapts to.
     """
-    if num_points < min_support:
+    if num_points < method.min_support:
         warnings.warn(
-            f"a set of {num_points} point{'s' * (num_points != 1)} is too small to "
-            f"adapt to (min_support is {min_support}): statistics of the training data "
-            "are used. Give more points, stream them (jaxmeta.shift.stream), or lower "
-            "min_support.",
+            f"{type(method).__name__}: a set of {num_points} "
+            f"point{'s' * (num_points != 1)} is too small to adapt to (min_support is "
+            f"{method.min_support}): statistics of the training data are used. Give "
+            "more points, stream them (jaxmeta.shift.stream), or lower min_support.",
             stacklevel=3,
         )
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Bool, Float, Int, ModelState, Params
+from jaxmeta.shift.adaptation.adapter import if_finite
 from jaxmeta.shift.learner import ShiftLearner
 
 
@@ -32,6 +33,9 @@ def stream(
     It is one `lax.scan` over `learner.observe`. XLA runs convolutions in a loop slowly
     on the CPU (`core.loops`): there call `observe` in a loop of your own.
 
+    A point that makes what is remembered not finite, such as a reading of nan, is not
+    remembered.
+
     Args:
       learner: a trained method that can be streamed: not ARM-LL, which adapts to a set.
       params: its parameters.
@@ -45,8 +49,8 @@ def stream(
       `[time, classes]`.
 
     Raises:
-      ValueError: for a method that cannot be streamed, a `memory` below 1, or
-        `groups` of another length.
+      ValueError: for a method that cannot be streamed, a `memory` below 1, inputs that
+        are no floating-point numbers, or `groups` of another length.
 
     Example:
       >>> from jaxmeta.networks.convnet import ConvNet
@@ -58,6 +62,17 @@ def stream(
       >>> stream(learner, params, stats, images).shape
       (5, 3)
     """
+    if not isinstance(learner, ShiftLearner):
+        raise ValueError(
+            f"{type(learner).__name__} cannot be streamed; give the learner that it "
+            "adapts, or use adapt_stream."
+        )
+    inputs = jnp.asarray(inputs)
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        raise ValueError(
+            f"inputs must be floating-point numbers, got {inputs.dtype}; prepare them "
+            "as in training, bytes as inputs / 255."
+        )
     if memory is not None and memory < 1:
         raise ValueError(f"memory must be >= 1 or None, got {memory}.")
     if groups is not None and len(groups) != len(inputs):
@@ -70,8 +85,8 @@ def stream(
         point, starts = at
         seen = jnp.where(starts, 0, seen)
         share = newest_share(seen, memory)
-        what, logits = learner.observe(params, model_state, what, point, seen, share)
-        return (seen + 1, what), logits
+        next_, logits = learner.observe(params, model_state, what, point, seen, share)
+        return if_finite((seen + 1, next_), (seen, what)), logits
 
     begin = (jnp.zeros((), jnp.int32), learner.remember(params, model_state))
     return jax.lax.scan(one, begin, (inputs, _starts(len(inputs), groups)))[1]
@@ -96,4 +111,5 @@ def _starts(length: int, groups: Array | None) -> Bool[Array, " time"]:
     """Where what was seen is forgotten; nothing has been at the first point."""
     if groups is None:
         return jnp.zeros(length, bool)
-    return jnp.concatenate([jnp.zeros(1, bool), groups[1:] != groups[:-1]])
+    groups = jnp.asarray(groups)
+    return jnp.concatenate([jnp.zeros(min(1, length), bool), groups[1:] != groups[:-1]])

@@ -1,4 +1,4 @@
-"""The three copies of FEMNIST: tiny files of their forms, whole and damaged."""
+"""The four copies of FEMNIST: tiny files of their forms, whole and damaged."""
 
 import contextlib
 import json
@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from flax.serialization import msgpack_serialize
+from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxmeta.data.femnist_files import find_parts
 from jaxmeta.data.source import DataError
@@ -52,6 +53,29 @@ def write_sqlite(directory, writers, name="federated_emnist_train.sqlite"):
     return directory / name
 
 
+def write_tff(directory, writers, name="emnist_all.sqlite"):
+    """One row a drawing, which is there a second time, in a split of digits alone."""
+    create = (
+        "CREATE TABLE examples (split_name TEXT, client_id TEXT, "
+        "serialized_example_proto BLOB)"
+    )
+    with contextlib.closing(sqlite3.connect(directory / name)) as file, file:
+        file.execute(create)
+        for writer, arrays in writers.items():
+            for i in range(len(arrays.get("label", arrays.get("pixels")))):
+                message = tf_example_pb2.Example()
+                feature = message.features.feature
+                if "pixels" in arrays:
+                    pixels = np.ravel(arrays["pixels"][i]).tolist()
+                    feature["pixels"].float_list.value.extend(pixels)
+                if "label" in arrays:
+                    feature["label"].int64_list.value.append(int(arrays["label"][i]))
+                for split in ("all_test", "digits_only_test"):
+                    row = (split, writer, message.SerializeToString())
+                    file.execute("INSERT INTO examples VALUES (?, ?, ?)", row)
+    return directory / name
+
+
 def write_json(directory, writers, name="all_data_0.json"):
     names = {"pixels": "x", "label": "y"}
     flat = lambda x: (
@@ -67,7 +91,12 @@ def write_json(directory, writers, name="all_data_0.json"):
     return directory / name
 
 
-WRITE = {"h5": write_h5, "sqlite": write_sqlite, "json": write_json}
+WRITE = {
+    "h5": write_h5,
+    "sqlite": write_sqlite,
+    "sqlite of TFF": write_tff,
+    "json": write_json,
+}
 every_kind = pytest.mark.parametrize("write", WRITE.values(), ids=WRITE)
 
 
@@ -147,8 +176,19 @@ WRONG = {
 }
 
 
-@every_kind
-@pytest.mark.parametrize(("arrays", "message"), WRONG.values(), ids=WRONG)
+# A row for every drawing has as many labels, which are whole.
+NOT_OF_TFF = {"labels that are not whole", "a drawing too many", "nothing drawn"}
+
+
+@pytest.mark.parametrize(
+    ("write", "arrays", "message"),
+    [
+        pytest.param(write, *wrong, id=f"{kind}-{name}")
+        for kind, write in WRITE.items()
+        for name, wrong in WRONG.items()
+        if not (write is write_tff and name in NOT_OF_TFF)
+    ],
+)
 def test_a_wrong_writer_is_named(write, arrays, message, tmp_path):
     path = write(tmp_path, {"f0000_14": drawn([1]), "f0099_01": arrays})
     with pytest.raises(DataError, match=message) as caught:
@@ -241,6 +281,23 @@ def test_a_wrong_json(content, message, tmp_path):
     path = tmp_path / "all_data_0.json"
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):
+        find_parts(path)
+
+
+@pytest.mark.parametrize("size", [True, "1", 1.0, None])
+def test_a_number_of_drawings_that_is_none(size, tmp_path):
+    drawn = {"x": [[1.0] * 784], "y": [1]}
+    content = {"users": ["a"], "num_samples": [size], "user_data": {"a": drawn}}
+    (tmp_path / "all_data_0.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"10000 drawings, got {size!r}; copy"):
+        find_parts(tmp_path)
+
+
+def test_sqlite_of_digits_alone(tmp_path):
+    path = write_tff(tmp_path, whole())
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        file.execute("DELETE FROM examples WHERE split_name = 'all_test'")
+    with pytest.raises(DataError, match="no drawings in the splits all_train and all"):
         find_parts(path)
 
 

@@ -430,11 +430,34 @@ def test_lengths_of_your_own_arrays(which):
 
 
 @pytest.mark.parametrize(
-    "targets", [np.array([0, -1]), np.array([0.0, 1.0]), np.array([[0], [1]])]
+    "targets",
+    [
+        np.array([0, -1]),
+        np.array([0.0, 1.0]),
+        np.array([[0], [1]]),
+        np.array([0, 2**40]),
+    ],
 )
 def test_classes_that_are_none(targets):
-    with one_line(DataError, "targets must be one class >= 0 a point"):
+    with one_line(DataError, "targets must be one class from 0 to 2147483647 a point"):
         group_points(np.zeros((2, 1)), targets, np.zeros(2, int))
+
+
+@pytest.mark.usefixtures("untyped")
+def test_lists_are_arrays_if_they_are_of_one_shape():
+    source = make_source()
+    lists = dataclasses.replace(source, inputs=list(source.inputs))
+    for split, points in source.read().items():
+        np.testing.assert_array_equal(lists.read()[split].inputs, points.inputs)
+    several = [*source.inputs[:-1], np.zeros((9, 9))]
+    with one_line(DataError, "inputs must be numbers of one shape, got several shapes"):
+        dataclasses.replace(source, inputs=several).read()
+
+
+@pytest.mark.usefixtures("untyped")
+def test_held_out_names_that_are_no_tuples():
+    with one_line(DataError, r"held_out must be two tuples .*got \('val', 'test0'\)"):
+        dataclasses.replace(make_source(), held_out=("val", "test0")).read()
 
 
 def test_a_held_out_group_without_points():

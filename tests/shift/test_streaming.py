@@ -11,6 +11,7 @@ from jaxmeta.core.task import Task
 from jaxmeta.data.groups import Points
 from jaxmeta.networks.convnet import ContextNet, ConvNet
 from jaxmeta.networks.norm import STATS, STORED
+from jaxmeta.shift.adaptation import Adapting, Tent
 from jaxmeta.shift.arm_bn import ArmBn
 from jaxmeta.shift.arm_cml import ArmCml
 from jaxmeta.shift.arm_ll import ArmLl
@@ -155,8 +156,36 @@ def test_wrong_arguments_are_refused(given, message, untyped):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_a_point_that_is_nan_is_forgotten_with_its_group(name, trained):
-    inputs = IMAGES.at[1].set(jnp.nan)
-    logits = streamed(LEARNERS[name], *trained[name], inputs, groups=GROUPS)
-    assert np.isfinite(logits[3:]).all()
+def test_a_point_that_is_nan_is_not_remembered(name, trained):
+    model, without = (LEARNERS[name], *trained[name]), [0, 2, 3, 4, 5]
+    logits = streamed(*model, IMAGES.at[1].set(jnp.nan))
     assert np.isnan(logits[1]).all()
+    expected = streamed(*model, IMAGES[np.array(without)])
+    np.testing.assert_allclose(logits[np.array(without)], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_group_may_begin_with_nan(name, trained):
+    model, inputs = (LEARNERS[name], *trained[name]), IMAGES.at[3].set(jnp.nan)
+    logits = streamed(*model, inputs, groups=GROUPS)
+    expected = streamed(*model, IMAGES[4:])
+    np.testing.assert_allclose(logits[4:], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [None, []])
+def test_a_stream_of_nothing(groups, trained, untyped):
+    assert stream(CML, *trained["cml"], IMAGES[:0], groups=groups).shape == (0, 3)
+
+
+def test_groups_in_a_list(trained, untyped):
+    expected = stream(CML, *trained["cml"], IMAGES, groups=GROUPS)
+    logits = stream(CML, *trained["cml"], IMAGES, groups=GROUPS.tolist())
+    np.testing.assert_array_equal(logits, expected)
+
+
+def test_what_cannot_be_streamed_is_named(untyped):
+    adapting = Adapting(learner=CML, adapter=Tent())
+    with pytest.raises(ValueError, match=r"Adapting cannot be streamed; .*adapt_st"):
+        stream(adapting, {}, {}, IMAGES)
+    with pytest.raises(ValueError, match="floating-point numbers, got uint8"):
+        stream(CML, {}, {}, IMAGES.astype(jnp.uint8))

@@ -136,6 +136,18 @@ def choose(condition: Array, new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
+def if_finite(new: PyTree, old: PyTree) -> PyTree:
+    """`new` if every number in it is finite, else `old`: one reading of nan teaches
+    nothing, and is not remembered.
+
+    Example:
+      >>> if_finite({"a": jnp.array(jnp.nan), "b": jnp.array(2)}, {"a": 0.0, "b": 1})
+      {'a': Array(0., dtype=float32), 'b': Array(1, dtype=int32)}
+    """
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new)]
+    return choose(jnp.array(finite).all(), new, old)
+
+
 def masked_mean(values: Float[Array, " n"], mask: Bool[Array, " n"]) -> Scalar:
     """The mean over some of `[n]`, 0 where there is none.
 

@@ -18,6 +18,7 @@ from jaxmeta.shift.adaptation.adapter import (
     Model,
     Order,
     check_order,
+    if_finite,
     only_points,
 )
 from jaxmeta.shift.learner import check_support, enough
@@ -60,7 +61,7 @@ class BatchStatistics(Adapter):
         Args:
           mask: `[n]` False for padding.
         """
-        check_support(len(mask), self.min_support)
+        check_support(len(mask), self)
         count = mask.sum().astype(jnp.float32)
         share = count / jnp.maximum(self.prior + count, 1.0)
         use = jnp.where(enough(mask, self.min_support), share, 0.0)
@@ -114,4 +115,5 @@ class RunningStatistics(Adapter):
         outputs, model_state = learner.forward(
             state.params, state.model_state, inputs, mask, statistics
         )
+        model_state = if_finite(model_state, state.model_state)
         return Model(state.params, model_state), outputs.logits

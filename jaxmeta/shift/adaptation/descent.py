@@ -21,6 +21,7 @@ from jaxmeta.shift.adaptation.adapter import (
     Order,
     check_order,
     choose,
+    if_finite,
     only_points,
 )
 from jaxmeta.shift.adaptation.batch_norm import BatchStatistics
@@ -145,16 +146,17 @@ class Descent(Adapter):
     def step(
         self, state: DescentState, grads: PyTree, memory: Any, taken: Array
     ) -> DescentState:
-        """The state after the optimiser's step, or as it was if not `taken`.
+        """The state after the optimiser's step, or as it was if not `taken` or finite.
 
         Without that guard a batch that teaches nothing would still be one more step of
-        the momentum.
+        the momentum, and one reading of nan the last thing that is learned.
         """
         tx = self.optimizer(self.learning_rate)
         updates, opt_state = tx.update(grads, state.opt_state, state.moved)
         moved = optax.apply_updates(state.moved, updates)
         old = (state.moved, state.opt_state, state.memory)
-        moved, opt_state, memory = choose(taken, (moved, opt_state, memory), old)
+        new = choose(taken, (moved, opt_state, memory), old)
+        moved, opt_state, memory = if_finite(new, old)
         return dataclasses.replace(
             state, moved=moved, opt_state=opt_state, memory=memory
         )

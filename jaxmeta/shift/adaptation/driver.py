@@ -43,6 +43,9 @@ def adapt_stream(
     Returns:
       `[batch, n, classes]` logits.
 
+    Raises:
+      ValueError: without a batch or a point, or for masks of another shape.
+
     Example:
       >>> from jaxmeta.networks.convnet import ConvNet
       >>> from jaxmeta.shift.adaptation import Tent
@@ -57,6 +60,11 @@ def adapt_stream(
       ... ).shape
       (2, 4, 3)
     """
+    if 0 in batches.shape[:2] or masks.shape != batches.shape[:2]:
+        raise ValueError(
+            "batches must be [batch, n, ...] with at least one batch of one point, and "
+            f"masks [batch, n], got {batches.shape} and {masks.shape}."
+        )
     trained = (params, model_state)
     state = adapter.init(learner, *trained, key)
     step = functools.partial(_step, adapter, learner, episodic)

@@ -31,8 +31,9 @@ class Memo(Adapter):
     """`min H(mean_b softmax f(augment_b(x)))` over all parameters, for every x alone.
 
     Every point is answered by a model of its own, moved from the trained one: one point
-    says nothing about the next, and the state is but a key. The defaults are those for
-    CIFAR-10, except for the augmentation, which is AugMix there.
+    says nothing about the next, and the state is but a key. Only the context of an
+    `ArmCml` is that of the whole batch. The defaults are those for CIFAR-10, except for
+    the augmentation, which is AugMix there.
 
     Points that are adapted to at once have kernels of their own, of which XLA makes
     grouped convolutions: fast on an accelerator, slow on the CPU.
@@ -90,6 +91,8 @@ class Memo(Adapter):
 
     def adapt(self, learner, state, inputs, mask):
         model, inputs = state.model, only_points(inputs, mask)
+        params, model_state = model
+        learner, model_state = learner.looking_at(params, model_state, inputs, mask)
         now, later = jax.random.split(state.key)
         statistics = (
             STORED
@@ -98,9 +101,7 @@ class Memo(Adapter):
         )
 
         def logits_of(params, images):
-            outputs, _ = learner.forward(
-                params, model.model_state, images, None, statistics
-            )
+            outputs, _ = learner.forward(params, model_state, images, None, statistics)
             return outputs.logits
 
         def one_point(numbered):

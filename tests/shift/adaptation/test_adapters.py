@@ -120,6 +120,15 @@ def test_nothing_is_learned_from_padding_alone(world, adapter):
     assert np.isfinite(logits).all()
 
 
+def test_one_reading_of_nan_does_not_end_all_learning(world, adapter):
+    x = world.batches.at[1, 2, 3].set(jnp.nan)
+    state = world.start(adapter)
+    for batch, mask in zip(x[:3], world.masks, strict=False):
+        state, logits = world.adapt(adapter, state, batch, mask)
+    assert np.isfinite(logits).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(values(state)))
+
+
 def test_answers_depend_on_the_key_only_where_something_is_drawn(world, named):
     name, adapter = named
     answers = [
@@ -162,6 +171,39 @@ def test_every_learner_can_be_adapted(learner, image_task):
     ]
     assert len(paths) >= 6
     assert all("Norm" in path for path in paths)
+
+
+def same(key, point):
+    """A copy that is no different."""
+    del key
+    return point
+
+
+STILL = {"learning_rate": 1e-9}
+UNCHANGED = {
+    "bn-alpha": BatchStatistics(prior=1e9),
+    "bn-ema": RunningStatistics(momentum=1e-9),
+    "tent": Tent(statistics=BatchStatistics(prior=1e9), **STILL),
+    "memo": Memo(augment=same, num_augmentations=2, **STILL),
+}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("name", UNCHANGED)
+def test_a_context_is_that_of_the_set_or_of_training(name, count, image_task):
+    """Adapters that hardly move answer what the learner alone does."""
+    learner, x = LEARNERS[2], image_task.query.inputs[0]
+    params, model_state = jax.jit(learner.init)(jax.random.key(0), image_task)
+    model_state = {**model_state, "mean": model_state["mean"] + 1.5}
+    mask, adapter = jnp.arange(4) < count, UNCHANGED[name]
+    expected = jax.jit(learner.answer)(params, model_state, x, mask)
+    state = adapter.init(learner, params, model_state, jax.random.key(1))
+    adapt = jax.jit(adapter.adapt, static_argnums=0)
+    _, logits = adapt(learner, state, x, mask)
+    np.testing.assert_allclose(logits[:count], expected[:count], **CLOSE)
+    other = {**model_state, "mean": model_state["mean"] + 1.5}
+    moved = jax.jit(learner.answer)(params, other, x, mask)
+    assert np.array_equal(moved[:count], expected[:count]) == (count > 1)
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,14 @@ def test_a_stream_is_batch_after_batch(world, adapter):
     np.testing.assert_allclose(logits, expected, **CLOSE)
 
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("rows", [np.s_[:0], np.s_[:, :0]])
+def test_a_stream_of_nothing_is_refused(world, rows):
+    x, masks = world.batches[rows], world.masks[rows]
+    with pytest.raises(ValueError, match=r"at least one batch of one point, .*got \("):
+        adapt_stream(TENT, *world.model, x, masks, KEY)
+
+
 @pytest.mark.usefixtures("way")
 def test_episodes_do_not_know_of_each_other(world):
     adapter = Tent(learning_rate=0.05, order="update_then_predict")
