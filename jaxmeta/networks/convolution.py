@@ -15,8 +15,9 @@ and 100 images of 28 x 28 with 128 channels, ERM's step takes 2.5 s of CPU time,
 kernel gradients over all images at once, with zeros around VALID errors, make it 3.8.
 
 Under `vmap`, images of one kernel are one larger set of images; kernels that differ are
-matrices that multiply patches, as XLA's grouped convolutions are slower still. Other
-platforms have XLA's own for everything.
+matrices that multiply patches, which take as many times the memory of the images as a
+kernel has taps, as XLA's grouped convolutions are slower still. Other platforms have
+XLA's own for everything.
 """
 
 import functools
@@ -150,6 +151,8 @@ def _bilinear(form: Callable[..., Array], *, of_left: Callable, of_right: Callab
             else jnp.moveaxis(a, i, 0)
             for a, i in zip(args, axes, strict=True)
         )
+        if size == 1:
+            return primitive.bind(left[0], right[0], **settings)[None], 0
         if axes[1] is None and form is not _correlate:  # one kernel for all images
             images = left.reshape(size * left.shape[1], *left.shape[2:])
             y = primitive.bind(images, args[1], **settings)

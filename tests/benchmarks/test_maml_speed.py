@@ -15,6 +15,7 @@ from jaxmeta import Maml, Parallel, init_state, make_train_step
 from jaxmeta.core.experiment import Optimizer
 from jaxmeta.core.objectives import cross_entropy
 from jaxmeta.core.testing import task_gradients
+from jaxmeta.data.digits import Digits
 from jaxmeta.data.omniglot import Omniglot
 from jaxmeta.networks.conv import Conv4, LoopConv4
 from jaxmeta.symmetry.augment import Augment
@@ -48,18 +49,18 @@ def maml(network, steps):
     )
 
 
-def draw():
-    return SOURCE.sample(jax.random.key(0), jnp.arange(NUM_TASKS), split="train")
+def draw(source=SOURCE):
+    return source.sample(jax.random.key(0), jnp.arange(NUM_TASKS), split="train")
 
 
-def step_of(network, parallel, steps):
+def step_of(network, parallel, steps, source=SOURCE):
     """A training step on tasks drawn before."""
     learner, (aggregator, tx) = maml(network, steps), Optimizer().make()
     state = init_state(
-        learner, tx, aggregator, key=jax.random.key(1), example=SOURCE.example
+        learner, tx, aggregator, key=jax.random.key(1), example=source.example
     )
     step = jax.jit(make_train_step(learner, tx, aggregator, parallel=parallel))
-    tasks = draw()
+    tasks = draw(source)
     return lambda: jax.block_until_ready(step(state, tasks, jax.random.key(2)))
 
 
@@ -153,14 +154,22 @@ def test_outer_step(steps, table, seconds):
     table(f"MAML on images, {steps} inner steps", rows)
 
 
-def test_drawing_and_augmenting(table, seconds):
-    sample = jax.jit(
-        lambda key: SOURCE.sample(key, jnp.arange(NUM_TASKS), split="train")
-    )
-    step = step_of(Conv4(), VMAP, 1)
+SIZES = {
+    "5 + 25 images of 28 x 28": SOURCE,
+    "5 + 75 images of 84 x 84": Digits(
+        ways=5, shots=1, queries=15, image_size=84, augment=Augment()
+    ),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_drawing_and_augmenting(size, table, seconds):
+    source = SIZES[size]
+    draw = jax.jit(lambda key: source.sample(key, jnp.arange(NUM_TASKS), split="train"))
+    step = step_of(Conv4(), VMAP, 1, source)
     runs = {
         "drawing and augmenting": lambda: jax.block_until_ready(
-            sample(jax.random.key(0))
+            draw(jax.random.key(0))
         ),
         "step": step,
     }
@@ -172,4 +181,4 @@ def test_drawing_and_augmenting(table, seconds):
     assert drawn < 0.1 * whole
     rows = [("drawing, ms", "step, ms", "share")]
     rows.append((f"{1e3 * drawn:.1f}", f"{1e3 * whole:.0f}", f"{drawn / whole:.1%}"))
-    table("MAML on images, drawing 4 tasks of 5 + 25 images with augmentation", rows)
+    table(f"MAML on images, drawing 4 tasks of {size} with augmentation", rows)

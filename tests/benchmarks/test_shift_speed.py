@@ -19,10 +19,8 @@ from jaxmeta import Parallel, init_state, make_train_step, mean_over_tasks
 from jaxmeta.core.evaluate import make_evaluator
 from jaxmeta.core.task import draw_on_shards
 from jaxmeta.data.groups import ArrayGroups
-from jaxmeta.networks import convnet
 from jaxmeta.networks.convnet import ContextNet, ConvNet
 from jaxmeta.networks.norm_mlp import NormMLP
-from jaxmeta.networks.patches import patches
 from jaxmeta.shift.arm_bn import ArmBn
 from jaxmeta.shift.arm_cml import ArmCml
 from jaxmeta.shift.arm_ll import ArmLl
@@ -82,13 +80,6 @@ class Ours:
         self.state, metrics = self.step(self.state, self.tasks, KEY)
         jax.block_until_ready(self.state)
         return float(metrics["loss"].compute())
-
-
-def im2col(x, kernel, padding):
-    """The convolution as a matrix product of all windows of the image."""
-    edge = kernel.shape[0] // 2 if padding == "SAME" else 0
-    padded = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
-    return patches(padded, kernel.shape[:2]) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 class Torch:
@@ -223,30 +214,25 @@ def source():
     )
 
 
-def forms_of(method, tasks, monkeypatch):
+def forms_of(method, tasks):
     """Ours, in all forms that there are; the first is the one that is recommended."""
     learner, together = LEARNERS[method], Parallel(backend="vmap")
     if method != "ARM-LL":
         return {"jaxmeta": Ours(learner, tasks, together)}
     apart = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), tasks.query)
     apart = tasks._replace(query=apart, task_id=jnp.zeros(SETS, jnp.int32))
-    forms = {
+    return {
         "jaxmeta, loop": Ours(learner, apart, Parallel(backend="loop")),
         "jaxmeta, vmap": Ours(learner, tasks, together),
-        "jaxmeta, im2col": Ours(learner, tasks, together),
     }
-    with monkeypatch.context() as patch:
-        patch.setattr(convnet, "convolve", im2col)
-        forms["jaxmeta, im2col"]()  # compiled once and for all
-    return forms
 
 
 @pytest.mark.parametrize("method", LEARNERS)
-def test_cpu_time_of_a_training_step(method, source, table, monkeypatch):
+def test_cpu_time_of_a_training_step(method, source, table):
     slots, data = jnp.arange(1), source.load()
     sample = jax.jit(draw_on_shards(source, Parallel(backend="vmap"), "train"))
     draw = lambda: jax.block_until_ready(sample(data, KEY, slots))
-    runs = forms_of(method, draw(), monkeypatch)
+    runs = forms_of(method, draw())
     first = next(iter(runs))
     reason = ""
     try:

@@ -178,6 +178,15 @@ def test_vmap(padding, axes):
         close(jax.tree.map(lambda leaf, i=i: leaf[i], got), one)
 
 
+def test_vmap_over_one_is_the_convolution_itself():
+    """Patches are for several kernels; of one they would only be slower."""
+    many = jax.jit(jax.vmap(functools.partial(convolve, padding="SAME")))
+    text = lambda n: many.lower(X[None].repeat(n, 0), KERNEL[None].repeat(n, 0))
+    assert "stablehlo.dot_general" not in text(1).as_text()
+    assert "stablehlo.dot_general" in text(2).as_text()
+    close(many(X[None], KERNEL[None])[0], convolve(X, KERNEL, "SAME"))
+
+
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_second_derivatives_with_a_kernel_per_task(padding):
     # What ARM-LL does: the kernel takes a step that depends on it, for several sets.
