@@ -135,7 +135,7 @@ class Pair:
             time.sleep(0.01)
 
     def ends(self, within=120.0):
-        """The exit codes; within so many seconds of a machine that is not overloaded."""
+        """The exit codes, within so many seconds of a machine that has time."""
         share = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         until = time.monotonic() + within * share
         try:
