@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,8 @@ from jaxmeta.data.source import settle
 from jaxmeta.meta.maml import Maml
 from jaxmeta.meta.protonet import ProtoNet
 from jaxmeta.multitask.hard_sharing import HardSharing
-from jaxmeta.shift.adaptation import Adapting
+from jaxmeta.shift.adaptation import Adapting, ResetEvery
+from jaxmeta.shift.arm_cml import ArmCml
 from jaxmeta.shift.dann import Dann
 from jaxmeta.shift.erm import Erm
 from jaxmeta.shift.fed_avg import LocalSgd
@@ -147,25 +149,32 @@ def _check_classes(experiment: Experiment, task: Task, shapes: tuple) -> None:
 
 def _warn_of_small_sets(experiment: Experiment) -> None:
     """Says which last sets are too small to adapt to; on a device nobody could."""
-    learner, source = experiment.learner, experiment.source
-    methods, name = [learner], type(learner).__name__
-    if isinstance(learner, Adapting):
-        adapter = learner.adapter
-        methods = [learner.learner, adapter, getattr(adapter, "statistics", None)]
-        name = type(adapter).__name__
-    elif not isinstance(learner, ShiftLearner):
-        return
+    source = experiment.source
     if not isinstance(source, GroupSource):
         return
-    least = max(getattr(method, "min_support", 1) for method in methods)
     last = source.sizes("test") % source.points_per_set
-    if small := int(np.sum((last > 0) & (last < least))):
-        warnings.warn(
-            f"{name}: {small} of {len(last)} test groups end in a set of fewer than "
-            f"{least} points (min_support): statistics of the training data are used "
-            "for it.",
-            stacklevel=3,
-        )
+    for method in _looking_at_sets(experiment.learner):
+        least = method.min_support
+        if small := int(np.sum((last > 0) & (last < least))):
+            warnings.warn(
+                f"{small} of {len(last)} test groups end in a set of fewer than "
+                f"{least} points (min_support of {type(method).__name__}): statistics "
+                "of the training data are used for it.",
+                stacklevel=3,
+            )
+
+
+def _looking_at_sets(learner: Learner) -> list[Any]:
+    """What of a learner has a `min_support` that counts in its answers."""
+    found: list[Any] = [learner]
+    if isinstance(learner, Adapting):
+        adapter = learner.adapter
+        while isinstance(adapter, ResetEvery):
+            adapter = adapter.adapter
+        found = [adapter, getattr(adapter, "statistics", None)]
+        # Of the others only the pass is used, with statistics that the adapter chooses.
+        found += [learner.learner] * isinstance(learner.learner, ArmCml)
+    return [method for method in found if hasattr(method, "min_support")]
 
 
 def _check_heads(experiment: Experiment, task: Task, params: PyTree) -> None:

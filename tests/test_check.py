@@ -21,7 +21,7 @@ from jaxmeta.networks.convnet import ConvNet
 from jaxmeta.networks.mlp import MLP, Encoder
 from jaxmeta.networks.norm_mlp import NormMLP
 from jaxmeta.networks.patches import PatchConv
-from jaxmeta.shift.adaptation import Adapting, Tent
+from jaxmeta.shift.adaptation import Adapting, BatchStatistics, ResetEvery, Tent
 from jaxmeta.shift.arm_bn import ArmBn
 from jaxmeta.shift.dann import Dann
 from jaxmeta.shift.erm import Erm
@@ -136,7 +136,13 @@ def test_last_sets_that_are_too_small_to_adapt_to():
     words = f"{last.sum()} of 14 test groups end in a set of fewer than 2"
     with pytest.warns(UserWarning, match=words):
         settle_and_check(Experiment(learner=ArmBn(network=network), source=source))
-    adapting = Adapting(learner=Erm(network=network), adapter=Tent())
-    with pytest.warns(UserWarning, match=f"Tent: {words}"):
+    # The adapter chooses the statistics, whatever ARM-BN alone would.
+    one, two = (BatchStatistics(min_support=count) for count in (1, 2))
+    adapting = Adapting(learner=ArmBn(network=network), adapter=one)
+    settle_and_check(Experiment(learner=adapting, source=source))
+    adapter = ResetEvery(adapter=Tent(statistics=two))
+    adapting = dataclasses.replace(adapting, adapter=adapter)
+    with pytest.warns(UserWarning, match=f"{words} .*BatchStatistics") as told:
         settle_and_check(Experiment(learner=adapting, source=source))
+    assert len(told) == 1
     settle_and_check(Experiment(learner=Erm(network=network), source=source))

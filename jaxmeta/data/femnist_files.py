@@ -230,6 +230,11 @@ def _tff_parts(path: Path, file: sqlite3.Connection) -> Iterator[Part]:
             "file again."
         )
     for split, writer, size in rows:
+        if not isinstance(writer, str):
+            raise DataError(
+                f"{path}: writers should be named by text, got {writer!r}; copy the "
+                "file again."
+            )
         yield _part(_load_tff, path, writer, size, split)
 
 
@@ -249,8 +254,14 @@ def _load_tff(path: Path, writer: str, size: int, split: str) -> Drawings:
             drawn = dict(parse(packed).features.feature)
             pixel, label = _need(path, drawn, "pixels", "label")
             pixels.append(np.array(pixel.float_list.value, np.float32))
-            labels += label.int64_list.value
-        return _drawings(path, writer, size, np.array(pixels), np.array(labels))
+            labels.append(np.array(label.int64_list.value, np.int64))
+        if {len(label) for label in labels} != {1}:
+            raise DataError(
+                f"{path}: writer {writer!r} should have one integer label a drawing; "
+                "copy the file again."
+            )
+        labels = np.concatenate(labels)
+        return _drawings(path, writer, size, np.array(pixels), labels)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

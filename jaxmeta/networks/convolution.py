@@ -46,7 +46,8 @@ def convolve(
 ) -> Float[Array, "n height_out width_out out"]:
     """Cross-correlation of stride 1 with a square kernel of an odd side.
 
-    `y[p] = sum_t x[p + t] kernel[t]`. VALID is cropped from SAME on the CPU.
+    `y[p] = sum_t x[p + t] kernel[t]`. VALID is cropped from SAME on the CPU. Where it is
+    differentiated, axes of a mesh must be automatic or manual, not explicit.
 
     Args:
       x: `[n, height, width, in]`.
@@ -54,7 +55,8 @@ def convolve(
       padding: SAME keeps the size, VALID takes `side - 1` off.
 
     Raises:
-      ValueError: for a kernel that is not square or has an even side.
+      ValueError: for another padding, a kernel that is not square or has an even side,
+        or VALID on an image more than one pixel smaller than the kernel.
 
     Example:
       >>> x, kernel = jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 1))
@@ -68,7 +70,15 @@ def convolve(
         raise ValueError(
             f"the kernel must be square with an odd side, got {kernel.shape[:2]}."
         )
+    if padding not in ("SAME", "VALID"):
+        raise ValueError(f"padding must be SAME or VALID, got {padding!r}.")
+    if padding == "VALID" and min(x.shape[1:3]) < side - 1:
+        raise ValueError(
+            f"an image must have at least {side - 1} pixels a side for a kernel of "
+            f"{side}, got {x.shape[1:3]}."
+        )
     crop = side // 2 if padding == "VALID" else 0
+    x, kernel = _vary_alike(x, kernel), _vary_alike(kernel, x)
     return jax.lax.platform_dependent(
         x,
         kernel,
@@ -77,6 +87,13 @@ def convolve(
             x, kernel, (1, 1), padding, dimension_numbers=_LAYOUT
         ),
     )
+
+
+def _vary_alike(x: Array, other: Array) -> Array:
+    """x, varying over all manual axes of a mesh that another array varies over."""
+    varying = lambda x: jax.typeof(x).manual_axis_type.varying
+    missing = tuple(sorted(varying(other) - varying(x)))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
 def _forward(x: Array, kernel: Array, *, crop: int, apart: bool = False) -> Array:
@@ -103,12 +120,15 @@ def _correlate(
         (1, 1),
         ((edge, edge), (edge, edge)),
         dimension_numbers=("CHWN", "IHWO", "HWNC"),
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
     )
-    size = max(_IMAGES, -(-len(x) // _PARTS))
+    if not isinstance(num_images := x.shape[0], int):  # symbolic, in an export
+        return part(x, y).astype(x.dtype)
+    size = max(_IMAGES, -(-num_images // _PARTS))
     kernel = part(x[:size], y[:size])
-    for i in range(size, len(x), size):
+    for i in range(size, num_images, size):
         kernel += part(x[i : i + size], y[i : i + size])
-    return kernel
+    return kernel.astype(x.dtype)
 
 
 def _same(x: Array, kernel: Array, apart: bool) -> Array:
@@ -139,7 +159,7 @@ def _bilinear(form: Callable[..., Array], *, of_left: Callable, of_right: Callab
 
     def abstract(left: Any, right: Any, **settings: int) -> Any:
         y = jax.eval_shape(functools.partial(form, **settings), left, right)
-        return left.update(shape=y.shape, dtype=y.dtype)
+        return left.update(shape=y.shape, dtype=y.dtype, weak_type=False)
 
     def batched(args: Any, axes: Any, **settings: int) -> Any:
         size = next(

@@ -293,6 +293,31 @@ def test_a_number_of_drawings_that_is_none(size, tmp_path):
         find_parts(tmp_path)
 
 
+@pytest.mark.parametrize("labels", [[[1, 2], []], [[], []]])
+def test_rows_that_have_no_label_or_two(labels, tmp_path):
+    path = write_tff(tmp_path, {"f0": drawn([1, 1])})
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        rows = file.execute("SELECT rowid, serialized_example_proto FROM examples")
+        for (rowid, packed), own in zip(rows.fetchall()[::2], labels, strict=True):
+            message = tf_example_pb2.Example.FromString(packed)
+            values = message.features.feature["label"].int64_list.value
+            del values[:]
+            values.extend(own)
+            change = "UPDATE examples SET serialized_example_proto = ? WHERE rowid = ?"
+            file.execute(change, [message.SerializeToString(), rowid])
+    with pytest.raises(DataError, match="'f0' should have one integer label a draw"):
+        load(path)
+
+
+@pytest.mark.parametrize("writer", [b"f0", None])
+def test_a_writer_without_a_name(writer, tmp_path):
+    path = write_tff(tmp_path, {"f0": drawn([1])})
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        file.execute("UPDATE examples SET client_id = ?", [writer])
+    with pytest.raises(DataError, match=r"named by text, got (b'f0'|None);"):
+        load(path)
+
+
 def test_sqlite_of_digits_alone(tmp_path):
     path = write_tff(tmp_path, whole())
     with contextlib.closing(sqlite3.connect(path)) as file, file:

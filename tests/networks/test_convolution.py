@@ -218,7 +218,68 @@ def test_lowers_for_every_platform(padding, order, platform):
         assert ("stablehlo.slice" in text) == (platform == "cpu")
 
 
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_shard_map_that_knows_what_varies(padding):
+    """One kernel and images of each device, and the other way round."""
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    one, each = jax.P(), jax.P("d")
+    xs = jnp.concatenate([X, X[::-1], 2.0 * X, X - 1.0])
+    kernels = jnp.stack([KERNEL, -KERNEL, KERNEL[::-1], 2.0 * KERNEL])
+
+    def loss(conv, kernel, x):
+        kernel = kernel.reshape(KERNEL.shape)
+        return jax.lax.psum((conv(x, kernel, padding) ** 2).sum(), "d")
+
+    for specs, args in (((one, each), (KERNEL, xs)), ((each, one), (kernels, X))):
+        found = [
+            jax.jit(
+                jax.grad(
+                    jax.shard_map(
+                        functools.partial(loss, conv),
+                        mesh=mesh,
+                        in_specs=specs,
+                        out_specs=one,
+                    ),
+                    (0, 1),
+                )
+            )(*args)
+            for conv in (convolve, plain)
+        ]
+        close(*found)
+
+
+def test_gradients_of_bfloat16_are_added_up_in_float32():
+    x = jax.random.normal(KEYS[5], (100, 6, 7, 2))
+    slope = lambda conv, x, kernel: jax.grad(
+        lambda k: (conv(x, k, "SAME") ** 2).sum().astype(jnp.float32)
+    )(kernel)
+    half = x.astype(jnp.bfloat16), KERNEL.astype(jnp.bfloat16)
+    exact = slope(plain, *(a.astype(jnp.float32) for a in half))
+    error = lambda conv: float(jnp.linalg.norm(slope(conv, *half) - exact))
+    assert slope(convolve, *half).dtype == jnp.bfloat16
+    assert error(convolve) <= 1.2 * error(plain)
+
+
+def test_a_gradient_of_any_number_of_images_can_be_exported():
+    loss = lambda k, x: (convolve(x, k, "VALID") ** 2).sum()
+    shape = jax.export.symbolic_shape("b, 8, 7, 2")
+    like = (jax.ShapeDtypeStruct(s, jnp.float32) for s in (KERNEL.shape, shape))
+    exported = jax.export.export(jax.jit(jax.grad(loss)), platforms=["cpu"])(*like)
+    close(exported.call(KERNEL, X), jax.grad(loss)(KERNEL, X))
+
+
 # --- errors ---------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_padding_that_is_none():
+    with pytest.raises(ValueError, match="SAME or VALID, got 'same'"):
+        convolve(X, KERNEL, "same")
+
+
+def test_an_image_of_too_few_pixels():
+    with pytest.raises(ValueError, match=r"at least 4 pixels .*of 5, got \(3, 7\)"):
+        convolve(X[:, :3], KERNEL, "VALID")
 
 
 @pytest.mark.usefixtures("untyped")

@@ -60,6 +60,7 @@ def adapt_stream(
       ... ).shape
       (2, 4, 3)
     """
+    batches, masks = jnp.asarray(batches), jnp.asarray(masks)
     if 0 in batches.shape[:2] or masks.shape != batches.shape[:2]:
         raise ValueError(
             "batches must be [batch, n, ...] with at least one batch of one point, and "
