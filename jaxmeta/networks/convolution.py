@@ -46,8 +46,8 @@ def convolve(
 ) -> Float[Array, "n height_out width_out out"]:
     """Cross-correlation of stride 1 with a square kernel of an odd side.
 
-    `y[p] = sum_t x[p + t] kernel[t]`. VALID is cropped from SAME on the CPU. Where it is
-    differentiated, axes of a mesh must be automatic or manual, not explicit.
+    `y[p] = sum_t x[p + t] kernel[t]`. VALID is cropped from SAME on the CPU. Axes of a
+    mesh must be automatic or manual where it is differentiated, not explicit.
 
     Args:
       x: `[n, height, width, in]`.
