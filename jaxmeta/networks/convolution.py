@@ -155,7 +155,7 @@ def _bilinear(form: Callable[..., Array], *, of_left: Callable, of_right: Callab
         of which the left one has a shape alone.
       of_right: the right one's.
     """
-    primitive = Primitive(form.__name__)
+    primitive = Primitive(f"convolve{form.__name__}")
 
     def abstract(left: Any, right: Any, **settings: int) -> Any:
         y = jax.eval_shape(functools.partial(form, **settings), left, right)

@@ -201,8 +201,8 @@ def check_support(num_points: int, method: Any) -> None:
     """
     if num_points < method.min_support:
         warnings.warn(
-            f"{type(method).__name__}: a set of {num_points} "
-            f"point{'s' * (num_points != 1)} is too small to adapt to (min_support is "
+            f"a set of {num_points} point{'s' * (num_points != 1)} is too small to "
+            f"adapt to (min_support of {type(method).__name__} is "
             f"{method.min_support}): statistics of the training data are used. Give "
             "more points, stream them (jaxmeta.shift.stream), or lower min_support.",
             stacklevel=3,

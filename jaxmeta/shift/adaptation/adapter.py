@@ -141,8 +141,9 @@ def if_finite(new: PyTree, old: PyTree) -> PyTree:
     nothing, and is not remembered.
 
     Example:
-      >>> if_finite({"a": jnp.array(jnp.nan), "b": jnp.array(2)}, {"a": 0.0, "b": 1})
-      {'a': Array(0., dtype=float32), 'b': Array(1, dtype=int32)}
+      >>> old, new = jnp.zeros(2), jnp.array([1.0, jnp.nan])
+      >>> if_finite({"a": new, "b": old + 1.0}, {"a": old, "b": old})["b"].tolist()
+      [0.0, 0.0]
     """
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new)]
     return choose(jnp.array(finite).all(), new, old)
