@@ -24,6 +24,7 @@ from jaxmeta.meta.inner_loop import descend
 from jaxmeta.meta.meta_gradient import UNROLLED, MetaGradient
 from jaxmeta.networks.mlp import MLP
 from jaxmeta.networks.norm import OWN, STORED, TRAINING
+from jaxmeta.shift.adaptation.adapter import only_points
 from jaxmeta.shift.learner import (
     ShiftLearner,
     check_support,
@@ -176,7 +177,7 @@ class ArmLl(ShiftLearner):
 
     def answer(self, params, model_state, inputs, mask):
         check_support(len(inputs), self)
-        inputs = _without_padding(inputs, mask)
+        inputs = only_points(inputs, mask)
         moved = self._step_down(params, model_state, inputs, mask)
         outputs, _ = self.forward(moved, model_state, inputs, mask, OWN)
         still, _ = self.forward(params, model_state, inputs, mask, STORED)
@@ -188,7 +189,7 @@ class ArmLl(ShiftLearner):
         query = task.query
 
         def one_set(inputs, targets, mask):
-            inputs = _without_padding(inputs, mask)
+            inputs = only_points(inputs, mask)
             # The pass that the step begins with, whose statistics are of theta.
             _, stats = self.forward(params, model_state, inputs, mask, TRAINING)
             moved = self._step_down(params, model_state, inputs, mask)
@@ -202,9 +203,3 @@ class ArmLl(ShiftLearner):
         # A set without a point has no loss.
         loss = mean_loss(losses, query.mask.any(-1))
         return loss, (measured(logits, query.targets, query.mask), stats)
-
-
-def _without_padding(inputs: Array, mask: Array) -> Array:
-    """0 for padding: it may hold nan, of which no gradient is finite."""
-    there = mask.reshape(mask.shape + (1,) * (inputs.ndim - 1))
-    return jnp.where(there, inputs, 0.0)
