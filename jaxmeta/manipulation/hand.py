@@ -13,7 +13,7 @@ for what is added to the servo's target when the hand is h and its velocity v,
   y  .547 (rest - h - v / 20)_z - (.144 v_y + .133 v_z) / 20      z  -.113 v_z / 20
 
 bring a hand without a scene within 1 cm until the first contact on 41 instead of 27
-tasks. But whether h and v are those of the hand or of one that nothing is in the way of,
+tasks. But whether h and v are of the hand or of one that nothing is in the way of,
 the official policies then solve 1 of 8 *bin-pickings* and 6 of 8 *stick-pulls* instead
 of all: some of their thresholds (the cube 4 cm below the hand) are met by a tenth of a
 millimetre, officially as here.
