@@ -83,8 +83,8 @@ class ArmBn(ShiftLearner):
     def loss(self, params, model_state, task: Task, key):
         del key
         points, num_sets = flat(task.query), len(task.query.mask)
-        # One batch that knows its sets: a vmap over them would make the gradients of
-        # the kernels one grouped convolution, which a CPU computes slowly.
+        # One batch that knows its sets: a vmap over them would take the gradients of
+        # the kernels set by set, which is slower on a CPU.
         statistics = dataclasses.replace(TRAINING, sets=num_sets)
         outputs, model_state = self.forward(
             params, model_state, points.inputs, points.mask, statistics

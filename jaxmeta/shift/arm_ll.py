@@ -5,9 +5,9 @@ Zhang, Marklund, Dhawan, Gupta, Levine, Finn, Adaptive Risk Minimization (arXiv
 gradient goes through it. The authors' code adds the losses of the groups: with SGD use
 `sum_over_tasks`, or multiply the learning rate by the number of groups.
 
-Every set has kernels of its own, which `vmap` makes grouped convolutions of. On the CPU
-these are slow: give one set a task and several tasks a step, with `Parallel(backend=
-"loop")`.
+Every set has kernels of its own. Under `vmap` convolutions with them are slower on a
+CPU (`networks.convolution`): give one set a task and several tasks a step, with
+`Parallel(backend="loop")`.
 """
 
 import dataclasses

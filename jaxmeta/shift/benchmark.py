@@ -109,7 +109,7 @@ class Protocol:
 
     one_by_one: bool = False
     """Whether sets with weights of their own are gone through in a Python loop, which
-    is faster on a CPU, or as grouped convolutions."""
+    is faster on a CPU, or all at once."""
 
     def _network(self, large: bool = True, norm: Normalisation = "batch"):
         classes = self.source.num_classes

@@ -35,8 +35,8 @@ class Memo(Adapter):
     `ArmCml` is that of the whole batch. The defaults are those for CIFAR-10, except for
     the augmentation, which is AugMix there.
 
-    Points that are adapted to at once have kernels of their own, of which XLA makes
-    grouped convolutions: fast on an accelerator, slow on the CPU.
+    Points that are adapted to at once have kernels of their own: see
+    `networks.convolution` for what that takes.
 
     Raises:
       ValueError: for a number outside its range.
