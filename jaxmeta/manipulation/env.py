@@ -15,7 +15,13 @@ from brax.envs.base import Env, State
 from jax.core import Tracer
 
 from jaxmeta.core.types import Array, Bool, Float, Int, Scalar
-from jaxmeta.manipulation.hand import AT_RESET, STEP_LENGTH, pull
+from jaxmeta.manipulation.hand import (
+    AT_RESET,
+    STEP_LENGTH,
+    Moving,
+    at_rest,
+    free_motion,
+)
 from jaxmeta.manipulation.observation import Frame, clipped, frame, observe
 from jaxmeta.manipulation.physics import (
     NUM_JOINTS,
@@ -49,6 +55,7 @@ class Play(NamedTuple):
       fixture: `[3]` where the fixture stands, metres.
       episode: what is fixed for the episode.
       goal: `[3]` the point that drags the hand, metres.
+      free: the hand, had nothing ever touched it.
       before: `[18]` the frame seen one step ago.
       steps: `[]` steps taken.
       solved: `[]` whether any step succeeded so far.
@@ -60,6 +67,7 @@ class Play(NamedTuple):
     fixture: Point
     episode: Episode
     goal: Point
+    free: Moving
     before: Frame
     steps: Int[Array, ""]
     solved: Bool[Array, ""]
@@ -225,7 +233,8 @@ class ManipulationEnv(Env):
         place = self._ask(task, lambda t, v: t.place(_own(t, v)), vector)
         goal = self._hand_start[task]
         model = self.models.of(task, place.fixture)
-        data: Any = start(model, goal + jnp.array(AT_RESET), place)
+        free = at_rest(goal + jnp.array(AT_RESET))
+        data: Any = start(model, free.position, place)
         now = self._read(task, data)
         begin = lambda t, v: t.begin(_own(t, v), now, now.tcp)
         episode = self._ask(task, begin, vector)
@@ -237,6 +246,7 @@ class ManipulationEnv(Env):
             fixture=place.fixture,
             episode=episode,
             goal=goal,
+            free=free,
             before=judged.seen,
             steps=jnp.zeros((), jnp.int32),
             solved=jnp.array(False),
@@ -265,18 +275,19 @@ class ManipulationEnv(Env):
             self._hand_low[play.task],
             self._hand_high[play.task],
         )
-        grip = jnp.stack([action[3], -action[3]])
-        ctrl = jnp.concatenate([grip, pull(goal)])
-        data = self.physics.step(
-            self.models.of(play.task, play.fixture), state.pipeline_state, ctrl
-        )
+        model = self.models.of(play.task, play.fixture)
+        path = free_motion(goal, play.free, self.physics.substeps)
+        data = self.physics.step(model, state.pipeline_state, action[3], path)
         now = self._read(play.task, data)
         judged = self._judge(play.task, now, play.before, play.episode, action)
         first = judged.success & ~play.solved
         solved = play.solved | first
         steps = play.steps + 1
         done = (steps >= HORIZON).astype(jnp.float32)
-        play = play._replace(goal=goal, before=judged.seen, steps=steps, solved=solved)
+        free = jax.tree.map(lambda x: x[-1], path)
+        play = play._replace(
+            goal=goal, free=free, before=judged.seen, steps=steps, solved=solved
+        )
         metrics = {
             "success": judged.success.astype(jnp.float32),
             "solved": first.astype(jnp.float32),

@@ -22,7 +22,8 @@ import mujoco
 import numpy as np
 from mujoco import mjx
 
-from jaxmeta.core.types import Array, Float, Int
+from jaxmeta.core.types import Array, Float, Int, Scalar
+from jaxmeta.manipulation.hand import Moving, force
 from jaxmeta.manipulation.scene import (
     NUM_BOXES,
     NUM_CAPSULES,
@@ -40,8 +41,13 @@ from jaxmeta.manipulation.scene import (
 STEP_TIME = 0.0125
 """From one observation to the next, seconds."""
 
-NUM_JOINTS = 3
-"""Joints of the mechanism: the last positions of the state."""
+NUM_SLIDES, NUM_JOINTS = 5, 3
+"""Slides of the hand and its fingers, the first positions of the state, and joints of
+the mechanism, the last."""
+
+
+INVERSE_WEIGHTS = {"hand": 0.67, "right_pad": 2.7, "left_pad": 2.7}
+"""Of the official wrist and pads, 1 / kg: contacts are softer the larger they are."""
 
 
 class Models(NamedTuple):
@@ -76,7 +82,10 @@ class Models(NamedTuple):
 def compile_scene(geometry: Geometry, timestep: float) -> Any:
     """The scene of a task as MuJoCo's own model."""
     text = mjcf(geometry, timestep=timestep)
-    return mujoco.MjModel.from_xml_string(text)  # pyright: ignore[reportAttributeAccessIssue] - compiled
+    model = mujoco.MjModel.from_xml_string(text)  # pyright: ignore[reportAttributeAccessIssue] - compiled
+    for name, weight in INVERSE_WEIGHTS.items():
+        model.body(name).invweight0[0] = weight
+    return model
 
 
 def compile_scenes(
@@ -205,15 +214,52 @@ class Physics:
             )
 
     def step(
-        self, model: mjx.Model, data: mjx.Data, ctrl: Float[Array, "5"]
+        self, model: mjx.Model, data: mjx.Data, grip: Scalar, path: Moving
     ) -> mjx.Data:
-        """One step of the environment: the controls are held for all substeps."""
-        data = data.replace(ctrl=ctrl)
-        once = lambda _, data: mjx.step(model, data)
+        """One step of the environment.
+
+        Args:
+          model: of the task, its fixture in place.
+          data: the state.
+          grip: what the fingers do, from -1 (open) to 1 (close).
+          path: `[substeps + 1, 3]` how a free hand moves meanwhile.
+        """
+        data = data.replace(ctrl=jnp.stack([grip, -grip]))
+
+        def once(i: Array, data: Any):
+            now, after = (jax.tree.map(lambda x: x[j], path) for j in (i, i + 1))
+            hand = Moving(data.qpos[:3], data.qvel[:3])
+            pull = force(now, after, self.timestep, hand)
+            data = data.replace(qfrc_applied=data.qfrc_applied.at[:3].set(pull))
+            return damped(model, mjx.step(model, data), self.timestep)
+
         with _promoting():
             data = jax.lax.fori_loop(0, self.substeps, once, data)
             # Positions of bodies belong to the state before the last substep.
             return mjx.kinematics(model, data)
+
+
+def met(model: Any, timestep: float) -> Array:
+    """`[dof]` which share of an acceleration implicit damping leaves, in (0, 1].
+
+    Damping D is met at the end of a time step h, so that it never overshoots, while
+    contacts are solved without it: `M / (M + h D)` of inertia M, for every joint alone.
+    Officially so, by MuJoCo's solution for all joints, for which MuJoCo XLA takes long.
+
+    Args:
+      model: of MuJoCo or of MuJoCo XLA.
+      timestep: h, seconds.
+    """
+    return model.dof_M0 / (model.dof_M0 + timestep * model.dof_damping)
+
+
+def damped(model: mjx.Model, data: mjx.Data, timestep: float) -> mjx.Data:
+    """The state after a step without implicit damping, made that after one with it."""
+    lost = (1.0 - met(model, timestep)) * timestep * data.qacc
+    moved = timestep * lost
+    qpos = data.qpos.at[:NUM_SLIDES].add(-moved[:NUM_SLIDES])
+    qpos = qpos.at[-NUM_JOINTS:].add(-moved[-NUM_JOINTS:])
+    return data.replace(qvel=data.qvel - lost, qpos=qpos)
 
 
 MODES = {

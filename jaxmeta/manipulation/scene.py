@@ -8,9 +8,8 @@ program steps any mixture of them. Shapes are boxes and capsules: MuJoCo XLA can
 collide the cylinders and meshes of the official scenes; each task says how it replaces
 them.
 
-The hand: the official one is dragged by a weld to a point that actions move, and lags
-behind it like a critically damped spring of 40 rad/s. Fingers have the official mass,
-range and servo.
+The hand moves as `hand` says. Fingers have the official mass, range and servo. Contacts
+give way as `contact` says.
 """
 
 import dataclasses
@@ -20,6 +19,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array
+from jaxmeta.manipulation.hand import MASS
+from jaxmeta.manipulation.contact import OBJECT, PAD, TABLE, Material, between, pyramid
 
 Vector: TypeAlias = tuple[float, float, float]
 Quat: TypeAlias = tuple[float, float, float, float]
@@ -28,9 +29,8 @@ NUM_WALLS, NUM_FIXED = 4, 8
 NUM_BOXES, NUM_CAPSULES = 4, 4
 """Boxes and capsules of the free body, and as many of the mechanism."""
 
-HAND_MASS = 3.6
-HAND_STIFFNESS, HAND_DAMPING = 5760.0, 288.0
-"""`40^2` and `2 * 40` times the mass: N/m and N s/m."""
+FINGER_MASS = 0.0162
+"""Of a finger, kilograms."""
 
 FAR = 20.0
 PARKED: Vector = (0.0, 0.0, FAR)
@@ -88,8 +88,7 @@ class Joint(NamedTuple):
       damping: N s/m or N m s/rad.
       stiffness: of a spring, N/m or N m/rad.
       rest: where the spring is at rest.
-      armature: inertia added to the joint, kg or kg m^2; in time steps longer than
-        2.5 ms as many times more.
+      armature: inertia added to the joint, kg or kg m^2.
       anchor: where the axis of a hinge passes, in the frame of the mechanism.
       softness: time constant of the joint's limits, seconds.
     """
@@ -121,6 +120,8 @@ class Geometry:
       friction: of the free body on the mechanism, fixture, walls and floor. The
         mechanism touches nothing immovable: the ranges of its joints say where it ends.
       grip: friction of the pads.
+      free_of: how contacts of the free body give way.
+      still_of: and those of the walls and the fixture.
 
     Raises:
       ValueError: for more shapes of a kind than the scene has.
@@ -136,6 +137,8 @@ class Geometry:
     hinge: Joint | None = None
     friction: float = 1.0
     grip: float = 2.0
+    free_of: Material = OBJECT
+    still_of: Material = OBJECT
 
     def __post_init__(self):
         for name, limit in (("walls", NUM_WALLS), ("fixed", NUM_FIXED), ("slides", 2)):
@@ -239,7 +242,7 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
         ),
         # The wrist's hull, whose rounded edges slide along what it pushes.
         '<geom name="palm" type="capsule" size=".03 .024" pos="-.006 0 .066" '
-        f'quat="{_text(ALONG_Y)}" mass="{HAND_MASS}"/>',
+        f'quat="{_text(ALONG_Y)}" mass="{MASS - 2 * FINGER_MASS}"/>',
         f"{fingers}</body>",
         f'<body name="free" pos="0 0 {0.0 if free else FAR}" '
         f'gravcomp="{0 if free else 1}"><freejoint name="free"/>',
@@ -248,7 +251,7 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
         '<body name="fixture">',  # its place is a number of the model
         *_boxes("fixed", geometry.fixed, NUM_FIXED),
         f'<body name="mechanism" pos="{_text(geometry.mechanism_pos)}" gravcomp="1">',
-        *_joints(geometry, timestep),
+        *_joints(geometry),
         *_shapes("mechanism", geometry.mechanism),
         "</body></body></worldbody><contact>",
         *_pairs(geometry),
@@ -257,10 +260,6 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
             f'<position joint="{side}_finger" kp="400" ctrllimited="true" '
             'ctrlrange="-1 1"/>'
             for side in ("right", "left")
-        ),
-        *(
-            f'<position joint="hand_{axis}" kp="{HAND_STIFFNESS}" kv="{HAND_DAMPING}"/>'
-            for axis in "xyz"
         ),
         "</actuator></mujoco>",
     ]
@@ -272,15 +271,18 @@ def _text(numbers: Sequence[float]) -> str:
 
 
 def _finger(side: str) -> str:
-    """The official claw and pad, 3 mm apart, as one box; the frame is the pad's."""
+    """The official claw and pad, 3 mm apart, as one box; the frame is the pad's.
+
+    Their contacts begin 1 mm early (a margin): the box is larger by so much.
+    """
     sign = -1 if side == "right" else 1
     ranges = {"right": "0 .04", "left": "-.03 0"}
     return (
         f'<body name="{side}_pad" pos="0 {sign * 0.047} 0" gravcomp="1">'
         f'<joint name="{side}_finger" type="slide" axis="0 1 0" limited="true" '
         f'range="{ranges[side]}" armature="100" damping="1000"/>'
-        f'<geom name="{side}_pad" type="box" size=".015 .0045 .045" '
-        f'pos="0 {sign * 0.0015} 0" mass=".0162"/></body>'
+        f'<geom name="{side}_pad" type="box" size=".016 .0055 .046" '
+        f'pos="0 {sign * 0.0015} 0" mass="{FINGER_MASS}"/></body>'
     )
 
 
@@ -323,13 +325,7 @@ LOCKED = Joint((1.0, 0.0, 0.0), -1e-4, 1e-4, damping=1e3, armature=1e3)
 """A joint that a task has no use for: as good as immovable."""
 
 
-LONGEST = 0.0025
-"""Up to this time step the armatures are those of the joints, seconds."""
-
-
-def _joints(geometry: Geometry, timestep: float) -> list[str]:
-    # Damping is explicit: in longer steps it would overshoot, and grow without bounds.
-    heavier = max(1.0, timestep / LONGEST)
+def _joints(geometry: Geometry) -> list[str]:
     slides = [*geometry.slides, *[LOCKED] * (2 - len(geometry.slides))]
     hinge = LOCKED if geometry.hinge is None else geometry.hinge
     joints = [("slide", joint) for joint in slides] + [("hinge", hinge)]
@@ -338,7 +334,7 @@ def _joints(geometry: Geometry, timestep: float) -> list[str]:
         f'pos="{_text(joint.anchor)}" limited="true" '
         f'range="{joint.low:.9g} {joint.high:.9g}" damping="{joint.damping:.9g}" '
         f'stiffness="{joint.stiffness + 1e-9:.9g}" springref="{joint.rest:.9g}" '
-        f'armature="{heavier * joint.armature:.9g}" solreflimit="{joint.softness} 1"/>'
+        f'armature="{joint.armature:.9g}" solreflimit="{joint.softness} 1"/>'
         for i, (kind, joint) in enumerate(joints)
     ]
 
@@ -350,29 +346,30 @@ def _pairs(geometry: Geometry) -> list[str]:
         *(f"{body}_capsule_{i}" for i in range(NUM_CAPSULES)),
     ]
     pads, free, mechanism = ["right_pad", "left_pad"], named("free"), named("mechanism")
-    still = [
-        "floor",
+    boxes = [
         *(f"wall_{i}" for i in range(NUM_WALLS)),
         *(f"fixed_{i}" for i in range(NUM_FIXED)),
     ]
-    grip, friction = geometry.grip, geometry.friction
+    still = [("floor", TABLE), *((name, geometry.still_of) for name in boxes)]
+    thing, grip, friction = geometry.free_of, geometry.grip, geometry.friction
     return [
-        *(_pair(a, b, grip, 4) for a in pads for b in (*free, *mechanism)),
-        *(_pair(a, b, 1.0, 3) for a in (*pads, "palm") for b in still),
-        *(_pair("palm", b, 1.0, 3, PALM) for b in (*free, *mechanism)),
-        *(_pair(a, b, friction, 3) for a in free for b in (*mechanism, *still)),
+        *(_pair(a, b, grip, 4, PAD, thing) for a in pads for b in free),
+        *(_pair(a, b, grip, 4, PAD, OBJECT) for a in pads for b in mechanism),
+        *(_pair(a, b, 1.0, 3, PAD, of) for a in pads for b, of in still),
+        *(_pair("palm", b, 1.0, 3, TABLE, of) for b, of in still),
+        *(_pair("palm", b, 1.0, 3, TABLE, thing) for b in free),
+        *(_pair("palm", b, 1.0, 3, TABLE, OBJECT) for b in mechanism),
+        *(_pair(a, b, friction, 3, thing, OBJECT) for a in free for b in mechanism),
+        *(_pair(a, b, friction, 3, thing, of) for a in free for b, of in still),
     ]
 
 
-FIRM = 'solref="0.01 1" solimp="0.95 0.99 0.01"'
-PALM = 'solref="0.015 1" solimp="0.945 0.97 0.005"'
-"""How contacts give way; the official palm is softer than pads and objects."""
-
-
-def _pair(a: str, b: str, friction: float, condim: int, softness: str = FIRM) -> str:
+def _pair(a: str, b: str, friction: float, condim: int, *of: Material) -> str:
+    contact = pyramid(between(*of), friction, condim)
     twist = 0.1 if condim == 4 else 0.005  # of the official pads, which hold upright
     return (
         f'<pair geom1="{a}" geom2="{b}" condim="{condim}" '
         f'friction="{friction} {friction} {twist} .0001 .0001" '
-        f"{softness}/>"
+        f'solref="{contact.time:.9g} 1" '
+        f'solimp="{contact.low:.9g} {contact.high:.9g} {contact.width:.9g}"/>'
     )

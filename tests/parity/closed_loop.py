@@ -12,6 +12,8 @@ fast as it happens.
 """
 
 import argparse
+import functools
+import itertools
 import sys
 from pathlib import Path
 
@@ -21,9 +23,9 @@ import mujoco
 import numpy as np
 
 from jaxmeta.manipulation.env import ManipulationEnv
-from jaxmeta.manipulation.hand import AT_RESET, pull
+from jaxmeta.manipulation.hand import AT_RESET, TIMESTEP, Moving, force, free_motion
 from jaxmeta.manipulation.observation import clipped, frame, observe
-from jaxmeta.manipulation.physics import compile_scene
+from jaxmeta.manipulation.physics import compile_scene, met
 from jaxmeta.manipulation.render import Renderer, save_gif
 from jaxmeta.manipulation.sensors import Poses, read, views_of
 from jaxmeta.manipulation.suites import Suite
@@ -55,16 +57,25 @@ def poses(model, data):
     )
 
 
+def step(model, data):
+    """A step of C MuJoCo with damping as in `physics.damped`."""
+    mujoco.mj_step(model, data)
+    lost = (1 - met(model, TIMESTEP)) * TIMESTEP * data.qacc
+    data.qvel[:] -= lost
+    data.qpos[:5] -= TIMESTEP * lost[:5]
+    data.qpos[-3:] -= TIMESTEP * lost[-3:]
+
+
 class Loop:
     """One task in our scene."""
 
     def __init__(self, task):
         self.task, self.views = task, views_of(task)
-        self.model = compile_scene(task.geometry, 0.0025)
+        self.model = compile_scene(task.geometry, TIMESTEP)
         self.data = mujoco.MjData(self.model)
         self.place = jax.jit(task.place)
         self.begin = jax.jit(task.begin)
-        self.pull = jax.jit(pull)
+        self.move = jax.jit(functools.partial(free_motion, count=SUBSTEPS))
 
         @jax.jit
         def look(poses, before, episode, action):
@@ -87,6 +98,7 @@ class Loop:
         mujoco.mj_resetData(self.model, self.data)
         self.goal = np.array(self.task.hand_start, np.float64)
         self.data.qpos[:3] = self.goal + np.array(AT_RESET)
+        self.free = Moving(self.data.qpos[:3].copy(), np.zeros(3))
         self.data.qpos[5:8], self.data.qpos[8:12] = place.free, place.free_quat
         self.data.qpos[12:15] = place.joints
         self.model.body("fixture").pos = place.fixture
@@ -101,8 +113,14 @@ class Loop:
     def step(self, action):
         low, high = np.array(self.task.hand_low), np.array(self.task.hand_high)
         self.goal = np.clip(self.goal + action[:3] / 100, low, high)
-        self.data.ctrl[:] = [action[3], -action[3], *self.pull(self.goal)]
-        mujoco.mj_step(self.model, self.data, SUBSTEPS)
+        self.data.ctrl[:] = action[3], -action[3]
+        path = jax.tree.map(np.asarray, self.move(self.goal, self.free))
+        moments = [Moving(*moment) for moment in zip(*path, strict=True)]
+        self.free = moments[-1]
+        for now, after in itertools.pairwise(moments):
+            hand = Moving(self.data.qpos[:3], self.data.qvel[:3])
+            self.data.qfrc_applied[:3] = force(now, after, TIMESTEP, hand)
+            step(self.model, self.data)
         mujoco.mj_forward(self.model, self.data)
         obs, reward, success, self.before = self.look(
             self.to_jax(), self.before, self.episode, jnp.asarray(action, jnp.float32)

@@ -10,7 +10,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from jaxmeta.manipulation.scene import At, Box, Geometry, placed
+from jaxmeta.manipulation.scene import ALONG_Y, At, Box, Capsule, Geometry, placed
 from jaxmeta.manipulation.sensors import rotate
 from jaxmeta.manipulation.shaping import (
     above,
@@ -36,10 +36,11 @@ HANDLE = (0.0, 0.0, 0.052321)
 """The middle of the lid's handle, seen from the lid, metres."""
 
 # Lid and handle are officially meshes, which collide as their convex hulls do: slabs.
-# The rim and the handle's three bars lie within them.
+# The rim and the handle's side bars lie within them; its upper bar is round.
 LID = (
     Box((0.115, 0.115, 0.0108), (0.0, 0.0, -0.0049), mass=0.1),
-    Box((0.008, 0.058, 0.0424), (0.0, 0.0, 0.0466), mass=0.15),
+    Box((0.008, 0.058, 0.0389), (0.0, 0.0, 0.0431), mass=0.1),
+    Capsule(0.008, 0.05, (0.0, 0.0, 0.082), ALONG_Y, 0.05),
 )
 BOX = (
     Box((0.1, 0.005, 0.03), (0.0, -0.095, 0.03)),

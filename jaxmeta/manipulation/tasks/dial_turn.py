@@ -29,8 +29,7 @@ DIAL = (
     Box((0.015, 0.046, 0.015), (0.0, 0.0, 0.051), mass=0.083),
 )
 """A disc and the bar on top of it, which the fingers push."""
-# The official armature, .001, is too light for damping in explicit steps.
-TURN = Joint((0.0, 0.0, 1.0), -3.14, 3.14, armature=0.01)
+TURN = Joint((0.0, 0.0, 1.0), -3.14, 3.14)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -44,8 +44,7 @@ SAFE = (
 )
 BAR = Box((0.05, 0.019, 0.01), (0.042, -0.024, 0.0), mass=0.001)
 """The lever, which points to the right when it is unlocked, and down when locked."""
-# The official armature, .001, is too light for damping in explicit steps.
-TURN = Joint((0.0, 1.0, 0.0), 0.0, 1.57, damping=2.0, armature=0.01)
+TURN = Joint((0.0, 1.0, 0.0), 0.0, 1.57, damping=2.0)
 
 
 def _tip(z: float) -> At:

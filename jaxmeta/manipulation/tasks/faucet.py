@@ -42,9 +42,7 @@ LEVER = (
     Capsule(0.012, 0.021, (0.0, -0.05, 0.001), ALONG_Y, 0.0190),
     Capsule(0.017, 0.055, (0.0, -0.12, 0.001), ALONG_Y, 0.1204),
 )
-# Officially the armature is 0.001, with implicit damping; ours is explicit and would
-# overshoot.
-KNOB = Joint((0.0, 0.0, 1.0), -1.57, 1.57, damping=2.0, armature=0.01)
+KNOB = Joint((0.0, 0.0, 1.0), -1.57, 1.57, damping=2.0)
 TIP = (0.015, -0.175, -0.01)
 """The observed point in the frame of the lever, metres; for opening mirrored."""
 

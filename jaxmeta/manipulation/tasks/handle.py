@@ -52,9 +52,7 @@ BLOCK = (
 # The grip, a cylinder, is a capsule of the same length.
 LEVER = Box((0.032, 0.075, 0.011), (0.0, -0.081, 0.0), mass=0.001)
 GRIP = Capsule(0.022, 0.048, (0.0, -0.166, 0.0), ALONG_X, 0.001)
-# Officially the armature is 0.001, with implicit damping; ours is explicit and would
-# overshoot. So the handle follows friction at once, where the official one lags.
-SLIDE = Joint((0.0, 0.0, 1.0), -0.1, 0.0, damping=30.0, armature=0.1)
+SLIDE = Joint((0.0, 0.0, 1.0), -0.1, 0.0, damping=30.0)
 AT = (0.0, -0.05, 0.15)
 """Where the handle is in the box when it is up, metres."""
 TOP = 0.022

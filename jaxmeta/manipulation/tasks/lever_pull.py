@@ -51,9 +51,8 @@ LEVER = (
 )
 """Hub, axle, arm and the ball at its end."""
 # The official range begins at 0, but it is solved at -1.44: that limit gives way and
-# pushes back by 55 N m for each radian, which is a spring here. The official armature,
-# .001, is too light for damping in explicit steps.
-HINGE = Joint((1.0, 0.0, 0.0), -1.75, 1.57, damping=2.0, stiffness=55.0, armature=0.01)
+# pushes back by 55 N m for each radian, which is a spring here.
+HINGE = Joint((1.0, 0.0, 0.0), -1.75, 1.57, damping=2.0, stiffness=55.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -95,8 +95,7 @@ class Nut(ManipulationTask):
     """
 
     density: ClassVar[Literal["medium", "high"]]
-    # Half of the grip is officially that of the pads, 2, half that of the claws, 1.
-    geometry = Geometry(free=WRENCH, fixed=PEG, grip=1.5)
+    geometry = Geometry(free=WRENCH, fixed=PEG)
     object_at = At("free", HANDLE)
     landmark_at = At("free")
 

@@ -25,8 +25,8 @@ SOLVED = 0.07
 """Within this of the goal, in metres, the task is solved."""
 
 # Its head, in the socket, the flange, the shaft and the end. The flange is officially a
-# disc of radius 45 mm. The head is 4 mm too thick for its socket: officially 8 mm, with
-# friction 1, but there the pads hold more firmly.
+# disc of radius 45 mm. The head is 4 mm too thick for its socket: officially 8 mm, but
+# here a ball touches a wall at two points.
 PLUG = (
     Capsule(0.026, pos=(-0.035, 0.0, 0.0), mass=0.05),
     Box((0.007, 0.04, 0.04), (-0.013, 0.0, 0.0), mass=0.01),
@@ -52,7 +52,7 @@ class PegUnplugSide(ManipulationTask):
     high = (-0.15, 0.8, 0.001)
     goal_low = (-0.056, 0.6, 0.13)
     goal_high = (0.044, 0.8, 0.132)
-    geometry = Geometry(free=PLUG, fixed=SOCKET, friction=0.5, grip=1.5)
+    geometry = Geometry(free=PLUG, fixed=SOCKET)
     object_at = At("free", END)
 
     def place(self, vector):

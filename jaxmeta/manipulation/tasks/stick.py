@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from jaxmeta.manipulation.contact import Material
 from jaxmeta.manipulation.grasp import caging, holding
 from jaxmeta.manipulation.observation import frame
 from jaxmeta.manipulation.scene import At, Box, Capsule, Geometry, Joint, placed
@@ -66,7 +67,12 @@ class Stick(ManipulationTask):
     """
 
     quat_order = "xyzw"
-    geometry = Geometry(free=(STICK,), mechanism=THERMOS, slides=RAILS)
+    geometry = Geometry(
+        free=(STICK,),
+        mechanism=THERMOS,
+        slides=RAILS,
+        free_of=Material(0.02, 0.998, 0.998, 0.001),
+    )
     object_at = At("free")
     goal_height: ClassVar[float]
     moved: ClassVar[float]

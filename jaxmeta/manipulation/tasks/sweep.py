@@ -11,6 +11,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Bool
+from jaxmeta.manipulation.contact import TABLE
 from jaxmeta.manipulation.grasp import pinching
 from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import both, distance
@@ -45,6 +46,7 @@ WITH_HOLE = Geometry(
         Box((0.18, 0.12, 0.05), (-0.52, 0.88, 0.0)),
         Box((0.18, 0.12, 0.05), (0.52, 0.88, 0.0)),
     ),
+    still_of=TABLE,
 )
 
 
