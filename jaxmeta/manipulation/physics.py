@@ -231,35 +231,51 @@ class Physics:
             hand = Moving(data.qpos[:3], data.qvel[:3])
             pull = force(now, after, self.timestep, hand)
             data = data.replace(qfrc_applied=data.qfrc_applied.at[:3].set(pull))
-            return damped(model, mjx.step(model, data), self.timestep)
+            data = mjx.step(model, data)
+            lost = _lost(model, data.qacc, self.timestep)
+            moved = self.timestep * lost
+            qpos = data.qpos.at[:NUM_SLIDES].add(-moved[:NUM_SLIDES])
+            qpos = qpos.at[-NUM_JOINTS:].add(-moved[-NUM_JOINTS:])
+            return data.replace(qvel=data.qvel - lost, qpos=qpos)
 
         with _promoting():
             data = jax.lax.fori_loop(0, self.substeps, once, data)
             # Positions of bodies belong to the state before the last substep.
             return mjx.kinematics(model, data)
 
+    def step_in_c(self, model: Any, data: Any, grip: float, path: Moving) -> None:
+        """The same in C MuJoCo, in place, for one environment.
 
-def met(model: Any, timestep: float) -> Array:
-    """`[dof]` which share of an acceleration implicit damping leaves, in (0, 1].
+        Args:
+          model: what `compile_scene` returns, its fixture in place.
+          data: its state.
+          grip: as of `step`.
+          path: as of `step`, of NumPy arrays.
+        """
+        data.ctrl[:] = grip, -grip
+        for i in range(self.substeps):
+            now, after = (
+                Moving(*(x[i] for x in path)),
+                Moving(*(x[i + 1] for x in path)),
+            )
+            hand = Moving(data.qpos[:3], data.qvel[:3])
+            data.qfrc_applied[:3] = force(now, after, self.timestep, hand)
+            mujoco.mj_step(model, data)  # pyright: ignore[reportAttributeAccessIssue] - compiled
+            lost = _lost(model, data.qacc, self.timestep)
+            data.qvel[:] -= lost
+            data.qpos[:NUM_SLIDES] -= self.timestep * lost[:NUM_SLIDES]
+            data.qpos[-NUM_JOINTS:] -= self.timestep * lost[-NUM_JOINTS:]
+
+
+def _lost(model: Any, qacc: Array, timestep: float) -> Array:
+    """`[dof]` the speed that implicit damping takes from a step without it.
 
     Damping D is met at the end of a time step h, so that it never overshoots, while
-    contacts are solved without it: `M / (M + h D)` of inertia M, for every joint alone.
-    Officially so, by MuJoCo's solution for all joints, for which MuJoCo XLA takes long.
-
-    Args:
-      model: of MuJoCo or of MuJoCo XLA.
-      timestep: h, seconds.
+    contacts are solved without it: of an acceleration `M / (M + h D)` is left for a joint
+    of inertia M. So MuJoCo does, for all joints together, which takes MJX long.
     """
-    return model.dof_M0 / (model.dof_M0 + timestep * model.dof_damping)
-
-
-def damped(model: mjx.Model, data: mjx.Data, timestep: float) -> mjx.Data:
-    """The state after a step without implicit damping, made that after one with it."""
-    lost = (1.0 - met(model, timestep)) * timestep * data.qacc
-    moved = timestep * lost
-    qpos = data.qpos.at[:NUM_SLIDES].add(-moved[:NUM_SLIDES])
-    qpos = qpos.at[-NUM_JOINTS:].add(-moved[-NUM_JOINTS:])
-    return data.replace(qvel=data.qvel - lost, qpos=qpos)
+    heavier = timestep * model.dof_damping
+    return heavier / (model.dof_M0 + heavier) * timestep * qacc
 
 
 MODES = {

@@ -1,5 +1,7 @@
 """The environment: fifty tasks in one program."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -8,7 +10,7 @@ import pytest
 
 from jaxmeta.core.testing import compilations
 from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
-from jaxmeta.manipulation.hand import pull
+from jaxmeta.manipulation.hand import free_motion
 from jaxmeta.manipulation.physics import Physics, compile_scene
 from jaxmeta.manipulation.sensors import TIP
 from jaxmeta.manipulation.tasks import TASKS
@@ -56,12 +58,14 @@ def compared(room):
     actions = rng.uniform(-1, 1, size=(100, len(loops), 4)).astype(np.float32)
     actions[:, :, 2] = np.abs(actions[:, :, 2])
     differences, touched = [], set()
+    move = jax.jit(jax.vmap(functools.partial(free_motion, count=physics.substeps)))
     for action in actions:
+        free = state.info["play"].free
         state = room.step(state, jnp.asarray(action))
-        goals = np.asarray(jax.vmap(pull)(state.info["play"].goal))
-        for (name, model, data), goal, one in zip(loops, goals, action, strict=True):
-            data.ctrl[:] = [one[3], -one[3], *goal]
-            mujoco.mj_step(model, data, physics.substeps)
+        path = jax.tree.map(np.asarray, move(state.info["play"].goal, free))
+        for i, (name, model, data) in enumerate(loops):
+            own = jax.tree.map(lambda x: x[i], path)
+            physics.step_in_c(model, data, float(action[i, 3]), own)
             pairs = [model.geom(i).name for i in data.contact.geom.flat]
             if {"left_pad", "right_pad", "palm"} & set(pairs):
                 touched.add(name)

@@ -13,7 +13,6 @@ fast as it happens.
 
 import argparse
 import functools
-import itertools
 import sys
 from pathlib import Path
 
@@ -23,15 +22,15 @@ import mujoco
 import numpy as np
 
 from jaxmeta.manipulation.env import ManipulationEnv
-from jaxmeta.manipulation.hand import AT_RESET, TIMESTEP, Moving, force, free_motion
+from jaxmeta.manipulation.hand import AT_RESET, Moving, free_motion
 from jaxmeta.manipulation.observation import clipped, frame, observe
-from jaxmeta.manipulation.physics import compile_scene, met
+from jaxmeta.manipulation.physics import Physics, compile_scene
 from jaxmeta.manipulation.render import Renderer, save_gif
 from jaxmeta.manipulation.sensors import Poses, read, views_of
 from jaxmeta.manipulation.suites import Suite
 from jaxmeta.manipulation.tasks import find
 
-SUBSTEPS, HORIZON = 5, 500
+PHYSICS, HORIZON = Physics(), 500
 EVERY, FPS = 2, 20  # of 80 steps a second
 
 
@@ -57,25 +56,16 @@ def poses(model, data):
     )
 
 
-def step(model, data):
-    """A step of C MuJoCo with damping as in `physics.damped`."""
-    mujoco.mj_step(model, data)
-    lost = (1 - met(model, TIMESTEP)) * TIMESTEP * data.qacc
-    data.qvel[:] -= lost
-    data.qpos[:5] -= TIMESTEP * lost[:5]
-    data.qpos[-3:] -= TIMESTEP * lost[-3:]
-
-
 class Loop:
     """One task in our scene."""
 
     def __init__(self, task):
         self.task, self.views = task, views_of(task)
-        self.model = compile_scene(task.geometry, TIMESTEP)
+        self.model = compile_scene(task.geometry, PHYSICS.timestep)
         self.data = mujoco.MjData(self.model)
         self.place = jax.jit(task.place)
         self.begin = jax.jit(task.begin)
-        self.move = jax.jit(functools.partial(free_motion, count=SUBSTEPS))
+        self.move = jax.jit(functools.partial(free_motion, count=PHYSICS.substeps))
 
         @jax.jit
         def look(poses, before, episode, action):
@@ -113,14 +103,9 @@ class Loop:
     def step(self, action):
         low, high = np.array(self.task.hand_low), np.array(self.task.hand_high)
         self.goal = np.clip(self.goal + action[:3] / 100, low, high)
-        self.data.ctrl[:] = action[3], -action[3]
         path = jax.tree.map(np.asarray, self.move(self.goal, self.free))
-        moments = [Moving(*moment) for moment in zip(*path, strict=True)]
-        self.free = moments[-1]
-        for now, after in itertools.pairwise(moments):
-            hand = Moving(self.data.qpos[:3], self.data.qvel[:3])
-            self.data.qfrc_applied[:3] = force(now, after, TIMESTEP, hand)
-            step(self.model, self.data)
+        self.free = jax.tree.map(lambda x: x[-1], path)
+        PHYSICS.step_in_c(self.model, self.data, float(action[3]), path)
         mujoco.mj_forward(self.model, self.data)
         obs, reward, success, self.before = self.look(
             self.to_jax(), self.before, self.episode, jnp.asarray(action, jnp.float32)
