@@ -49,8 +49,8 @@ def between(a: Material, b: Material) -> Material:
 def pyramid(contact: Material, friction: float, condim: int) -> Material:
     """The numbers with which a pyramid is as stiff as an elliptic cone along its axis.
 
-    A cone of impedance d is as stiff as `d / (1 - d)`; a pyramid has `n = 2 (condim - 1)`
-    edges, each `2 m^2 (1 + m^2)` times softer at friction m. So
+    A cone of impedance d is as stiff as `d / (1 - d)`; a pyramid has n edges, 2 for
+    each direction of friction, each `2 m^2 (1 + m^2)` times softer at friction m. So
 
       d' / (1 - d') = 2 m^2 (1 + m^2) / n   d / (1 - d)
 

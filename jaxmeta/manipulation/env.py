@@ -22,7 +22,7 @@ from jaxmeta.manipulation.hand import (
     at_rest,
     free_motion,
 )
-from jaxmeta.manipulation.observation import Frame, clipped, frame, observe
+from jaxmeta.manipulation.observation import Frame, clipped, frame, layout_of, observe
 from jaxmeta.manipulation.physics import (
     NUM_JOINTS,
     Physics,
@@ -146,6 +146,7 @@ class ManipulationEnv(Env):
         self.models = compile_scenes(names, geometries, self.physics.timestep)
         stack = lambda rows: jax.tree.map(lambda *x: jnp.stack(x), *rows)
         self._views = stack([views_of(task) for task in self.tasks])
+        self._layouts = stack([layout_of(task) for task in self.tasks])
         column = lambda name: jnp.array([getattr(task, name) for task in self.tasks])
         self._hand_start = column("hand_start")
         self._hand_low, self._hand_high = column("hand_low"), column("hand_high")
@@ -336,15 +337,16 @@ class ManipulationEnv(Env):
         episode: Episode,
         action: Float[Array, "4"],
     ) -> Judged:
-        def judge(one: ManipulationTask, now, before, episode, action):
-            seen = frame(one, now)
-            before = seen if before is None else before
-            obs = observe(one, seen, before, episode.target, hidden=self.hidden_goal)
-            reward = one.reward if self.reward_version == "v2" else one.reward_v1
-            total = reward(now, episode, action).total
-            return Judged(seen, obs, total, one.success(now, episode))
+        layout = jax.tree.map(lambda rows: rows[task], self._layouts)
+        seen = frame(layout, now)
+        before = seen if before is None else before
+        obs = observe(layout, seen, before, episode.target, hidden=self.hidden_goal)
 
-        return self._ask(task, judge, now, before, episode, action)
+        def judge(one: ManipulationTask, now, episode, action):
+            reward = one.reward if self.reward_version == "v2" else one.reward_v1
+            return reward(now, episode, action).total, one.success(now, episode)
+
+        return Judged(seen, obs, *self._ask(task, judge, now, episode, action))
 
     def _whole(self, task: Int[Array, ""], obs: Float[Array, "39"]) -> Array:
         if not self.one_hot:

@@ -1,8 +1,10 @@
 """The 39 numbers that the official package shows of a moment."""
 
+from typing import NamedTuple, get_args
+
 import jax.numpy as jnp
 
-from jaxmeta.core.types import Array, Float
+from jaxmeta.core.types import Array, Float, Int
 from jaxmeta.manipulation.shaping import Point
 from jaxmeta.manipulation.task import (
     HAND_HIGH,
@@ -13,15 +15,41 @@ from jaxmeta.manipulation.task import (
     Readings,
 )
 
+ORDERS: tuple[QuatOrder, ...] = get_args(QuatOrder)
+"""By their numbers in a `Layout`."""
+
 Frame = Float[Array, "18"]
 """`[18]` hand, opening, and position and orientation of two objects."""
 
 
-def frame(task: ManipulationTask, now: Readings) -> Frame:
+class Layout(NamedTuple):
+    """How a task is observed, as numbers, so that tasks can be mixed.
+
+    Attributes:
+      orders: `[2]` how the orientations of both objects are written: which of the
+        `QuatOrder`.
+      goal_low: `[3]` where the goal is clipped, metres.
+      goal_high: `[3]`.
+    """
+
+    orders: Int[Array, "2"]
+    goal_low: Point
+    goal_high: Point
+
+
+def layout_of(task: ManipulationTask) -> Layout:
+    """How one task is observed."""
+    orders = [ORDERS.index(x) for x in (task.quat_order, task.second_order)]
+    return Layout(
+        jnp.array(orders), jnp.array(task.goal_low), jnp.array(task.goal_high)
+    )
+
+
+def frame(layout: Layout, now: Readings) -> Frame:
     """What is seen of one moment, without the goal.
 
     Args:
-      task: says how orientations are written.
+      layout: of the task.
       now: the readings.
 
     Returns:
@@ -34,20 +62,20 @@ def frame(task: ManipulationTask, now: Readings) -> Frame:
             now.hand,
             now.opening[None],
             now.object,
-            _written(task.quat_order, now.quat),
+            _written(layout.orders[0], now.quat),
             now.second,
-            _written(task.second_order, now.second_quat),
+            _written(layout.orders[1], now.second_quat),
         ]
     )
 
 
 def observe(
-    task: ManipulationTask, now: Frame, before: Frame, target: Point, *, hidden: bool
+    layout: Layout, now: Frame, before: Frame, target: Point, *, hidden: bool
 ) -> Float[Array, "39"]:
     """The official observation: this frame, the one before, and the goal.
 
     Args:
-      task: says where the goal is clipped.
+      layout: of the task.
       now: `[18]` `frame` of this moment.
       before: `[18]` of the step before; of this moment after a reset.
       target: `[3]` the goal, metres.
@@ -56,7 +84,7 @@ def observe(
     Returns:
       `[39]`: `[0:18]` now, `[18:36]` before, `[36:39]` goal.
     """
-    goal = jnp.clip(target, jnp.array(task.goal_low), jnp.array(task.goal_high))
+    goal = jnp.clip(target, layout.goal_low, layout.goal_high)
     goal = jnp.zeros_like(goal) if hidden else goal
     return jnp.concatenate([now, before, goal])
 
@@ -67,13 +95,13 @@ def clipped(now: Readings) -> Readings:
     return now._replace(hand=hand, opening=jnp.clip(now.opening, 0.0, 1.0))
 
 
-def _written(order: QuatOrder, quat: Quaternion) -> Quaternion:
-    if order == "zeros":
-        return jnp.zeros_like(quat)
-    if order == "ones":
-        return jnp.zeros_like(quat).at[0].set(1.0)
-    if order == "wxyz":
-        return quat
+def _written(order: Int[Array, ""], quat: Quaternion) -> Quaternion:
     # SciPy, which writes x first, makes the largest component positive.
     largest = quat[jnp.argmax(jnp.abs(quat))]
-    return jnp.roll(jnp.where(largest < 0, -quat, quat), -1)
+    written: dict[QuatOrder, Quaternion] = {
+        "wxyz": quat,
+        "xyzw": jnp.roll(jnp.where(largest < 0, -quat, quat), -1),
+        "zeros": jnp.zeros_like(quat),
+        "ones": jnp.zeros_like(quat).at[0].set(1.0),
+    }
+    return jnp.stack([written[name] for name in ORDERS])[order]

@@ -226,8 +226,10 @@ class Physics:
         """
         data = data.replace(ctrl=jnp.stack([grip, -grip]))
 
+        moment = lambda i: jax.tree.map(lambda x: x[i], path)
+
         def once(i: Array, data: Any):
-            now, after = (jax.tree.map(lambda x: x[j], path) for j in (i, i + 1))
+            now, after = moment(i), moment(i + 1)
             hand = Moving(data.qpos[:3], data.qvel[:3])
             pull = force(now, after, self.timestep, hand)
             data = data.replace(qfrc_applied=data.qfrc_applied.at[:3].set(pull))
@@ -267,12 +269,12 @@ class Physics:
             data.qpos[-NUM_JOINTS:] -= self.timestep * lost[-NUM_JOINTS:]
 
 
-def _lost(model: Any, qacc: Array, timestep: float) -> Array:
+def _lost(model: Any, qacc: Any, timestep: float) -> Any:
     """`[dof]` the speed that implicit damping takes from a step without it.
 
     Damping D is met at the end of a time step h, so that it never overshoots, while
-    contacts are solved without it: of an acceleration `M / (M + h D)` is left for a joint
-    of inertia M. So MuJoCo does, for all joints together, which takes MJX long.
+    contacts are solved without it: of an acceleration `M / (M + h D)` is left for a
+    joint of inertia M. So MuJoCo does, for all joints together, which takes MJX long.
     """
     heavier = timestep * model.dof_damping
     return heavier / (model.dof_M0 + heavier) * timestep * qacc

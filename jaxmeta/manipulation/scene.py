@@ -19,8 +19,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array
-from jaxmeta.manipulation.hand import MASS
 from jaxmeta.manipulation.contact import OBJECT, PAD, TABLE, Material, between, pyramid
+from jaxmeta.manipulation.hand import MASS
 
 Vector: TypeAlias = tuple[float, float, float]
 Quat: TypeAlias = tuple[float, float, float, float]

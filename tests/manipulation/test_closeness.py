@@ -26,22 +26,19 @@ STALE = {"window-close"}
 # By how many metres objects may differ before anything touches them, where that is more
 # than 1 mm, by reason.
 LOOSE = {
-    # They start within the table or a wall, which pushes them out. Ours does it faster.
-    "bin-picking": 5e-3,
-    "hammer": 40e-3,
-    "hand-insert": 25e-3,
-    "pick-place-wall": 1.5e-3,
-    # They are dropped, and the official ones sink in deeper where they land.
-    "box-close": 5e-3,
-    "peg-insert-side": 2e-3,
-    "sweep": 3e-3,
+    # They start within the table or a wall, which pushes them out, or are dropped.
+    "bin-picking": 3e-3,
+    "box-close": 2.5e-3,
+    "hammer": 2e-3,
+    "hand-insert": 11e-3,
+    "sweep": 2e-3,
     # The official ones rest 1 mm deep in the table.
-    "coffee-pull": 1.1e-3,
+    "coffee-pull": 1.2e-3,
+    "coffee-push": 1.2e-3,
     "reach-wall": 1.4e-3,
-    # Pushed by what they start in: by the safe, the chest and the hand.
+    # Pushed by what they start in: by the safe and the chest.
     "door-close": 4e-3,
-    "drawer-close": 1.1e-3,
-    "handle-press": 3e-3,
+    "drawer-close": 2.5e-3,
 }
 
 
@@ -162,17 +159,18 @@ def test_objects_are_where_they_are_officially_until_they_are_touched(apart):
 
 
 def test_the_hand_follows_the_official_one(apart):
-    """Open loop, without the official arm and its sideways bending."""
+    """Open loop, on an episode that it was not fitted to."""
     found, text = apart
     hands = [one.before[0] for one in found.values() if one.contact > 1]
     assert len(hands) == len(OFFICIAL)
     medians = np.sort([np.median(hand) for hand in hands])
     largest = np.sort([hand.max() for hand in hands])
-    assert medians[-1] < 0.016, text
-    assert medians[39] < 0.007, text
+    assert medians[-3] < 0.006, text
     # A centimetre at every step is what it should be.
-    assert (largest <= 0.010).sum() >= 28, text
-    assert largest[-1] < 0.026, text
+    assert (largest <= 0.010).sum() >= 44, text
+    # Of two tasks whose lock holds the official hand aside from the start.
+    assert medians[-1] < 0.014, text
+    assert largest[-1] < 0.016, text
 
 
 def test_after_contact_errors_stay_small(apart):
@@ -182,5 +180,5 @@ def test_after_contact_errors_stay_small(apart):
     hand, thing = (
         np.sort([np.median(x) for x in rows]) for rows in zip(*after, strict=True)
     )
-    assert np.median(hand) < 0.010, text
-    assert np.median(thing) < 0.012, text
+    assert np.median(hand) < 0.007, text
+    assert np.median(thing) < 0.010, text

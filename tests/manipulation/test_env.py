@@ -10,7 +10,7 @@ import pytest
 
 from jaxmeta.core.testing import compilations
 from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
-from jaxmeta.manipulation.hand import free_motion
+from jaxmeta.manipulation.hand import Moving, free_motion
 from jaxmeta.manipulation.physics import Physics, compile_scene
 from jaxmeta.manipulation.sensors import TIP
 from jaxmeta.manipulation.tasks import TASKS
@@ -64,7 +64,7 @@ def compared(room):
         state = room.step(state, jnp.asarray(action))
         path = jax.tree.map(np.asarray, move(state.info["play"].goal, free))
         for i, (name, model, data) in enumerate(loops):
-            own = jax.tree.map(lambda x: x[i], path)
+            own = Moving(path.position[i], path.velocity[i])
             physics.step_in_c(model, data, float(action[i, 3]), own)
             pairs = [model.geom(i).name for i in data.contact.geom.flat]
             if {"left_pad", "right_pad", "palm"} & set(pairs):

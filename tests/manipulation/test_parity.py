@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.manipulation.observation import clipped, frame, observe
+from jaxmeta.manipulation.observation import clipped, frame, layout_of, observe
 from jaxmeta.manipulation.suites import Suite
 from jaxmeta.manipulation.task import Readings
 from jaxmeta.manipulation.tasks import find
@@ -41,11 +41,13 @@ def played(request):
     start = jax.tree.map(lambda x: x[first[rows["episode"]]], now)
     before = np.maximum(np.arange(len(vector)) - 1, first[rows["episode"]])
 
+    layout = layout_of(task)
+
     def one(vector, start, tcp, now, before, action):
         now, before = clipped(now), clipped(before)
         episode = task.begin(vector, start, tcp)
-        frames = frame(task, now), frame(task, before)
-        seen = observe(task, *frames, episode.target, hidden=False)
+        frames = frame(layout, now), frame(layout, before)
+        seen = observe(layout, *frames, episode.target, hidden=False)
         made = {
             "reward": task.reward(now, episode, action),
             "reward_v1": task.reward_v1(now, episode, action),

@@ -1,10 +1,12 @@
 """One program for every scene, and how time passes in it."""
 
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 
 from jaxmeta.manipulation import physics
+from jaxmeta.manipulation.hand import Moving
 from jaxmeta.manipulation.physics import (
     MODES,
     body_ids,
@@ -67,10 +69,23 @@ def test_a_model_is_what_mujoco_compiles(name):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_damping_brakes_and_does_not_turn_round(mode):
-    """It is explicit: more than this share of a joint's speed it must not take."""
-    shares, timestep = {}, MODES[mode].timestep
-    for name, task in TASKS.items():
-        model = compile_scene(task.geometry, timestep)
-        shares[name] = (model.dof_damping * timestep / model.dof_M0).max()
-    assert not {name: share for name, share in shares.items() if share > 1.0}
+@pytest.mark.parametrize("name", ["faucet-open", "handle-pull", "plate-slide"])
+def test_damping_is_that_of_mujoco(mode, name):
+    """Which leaves it out of our scenes, as MJX takes long for it."""
+    once = MODES[mode]
+    model = compile_scene(TASKS[name].geometry, once.timestep)
+    theirs = compile_scene(TASKS[name].geometry, once.timestep)
+    theirs.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_EULERDAMP)
+    theirs.opt.iterations = 50
+    ours, expected = mujoco.MjData(model), mujoco.MjData(theirs)
+    for data in (ours, expected):
+        data.qpos[:3], data.qpos[-3:] = (0.0, 0.4, 0.4), (-0.05, 0.05, 0.3)
+        data.qvel[3:5], data.qvel[-3:] = 0.1, 0.5
+    hand = np.tile(ours.qpos[:3], (once.substeps + 1, 1))
+    once.step_in_c(model, ours, 0.0, Moving(hand, np.zeros_like(hand)))
+    for _ in range(once.substeps):
+        mujoco.mj_step(theirs, expected)
+    assert np.abs(expected.qvel[-3:]).max() < 0.5
+    np.testing.assert_allclose(ours.qvel[3:5], expected.qvel[3:5], atol=1e-5)
+    np.testing.assert_allclose(ours.qpos[-3:], expected.qpos[-3:], atol=1e-5)
+    np.testing.assert_allclose(ours.qvel[-3:], expected.qvel[-3:], atol=1e-4)

@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxmeta.manipulation.env import ManipulationEnv
 from jaxmeta.manipulation.hand import AT_RESET, Moving, free_motion
-from jaxmeta.manipulation.observation import clipped, frame, observe
+from jaxmeta.manipulation.observation import clipped, frame, layout_of, observe
 from jaxmeta.manipulation.physics import Physics, compile_scene
 from jaxmeta.manipulation.render import Renderer, save_gif
 from jaxmeta.manipulation.sensors import Poses, read, views_of
@@ -60,7 +60,7 @@ class Loop:
     """One task in our scene."""
 
     def __init__(self, task):
-        self.task, self.views = task, views_of(task)
+        self.task, self.views, self.layout = task, views_of(task), layout_of(task)
         self.model = compile_scene(task.geometry, PHYSICS.timestep)
         self.data = mujoco.MjData(self.model)
         self.place = jax.jit(task.place)
@@ -70,9 +70,9 @@ class Loop:
         @jax.jit
         def look(poses, before, episode, action):
             now = clipped(read(self.views, poses))
-            seen = frame(task, now)
+            seen = frame(self.layout, now)
             before = jnp.where(jnp.isnan(before).any(), seen, before)
-            obs = observe(task, seen, before, episode.target, hidden=False)
+            obs = observe(self.layout, seen, before, episode.target, hidden=False)
             made = task.reward(now, episode, action)
             return obs, made.total, task.success(now, episode), seen
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxmeta.manipulation.contact import Material
 from jaxmeta.manipulation.grasp import caging, holding
-from jaxmeta.manipulation.observation import frame
+from jaxmeta.manipulation.observation import frame, layout_of
 from jaxmeta.manipulation.scene import At, Box, Capsule, Geometry, Joint, placed
 from jaxmeta.manipulation.shaping import both, closeness, distance, length
 from jaxmeta.manipulation.shaping_v1 import (
@@ -98,7 +98,7 @@ class Stick(ManipulationTask):
         stick, rest, lift = now.object, episode.object[2], 0.04
         # Officially the flask is read from the wrong places of the observation: what is
         # there is the stick's height and two numbers of its orientation.
-        flask = frame(self, now)[6:9]
+        flask = frame(layout_of(self), now)[6:9]
         apart, gap = distance(stick, now.tcp), distance(stick, flask)
         reach = closing(apart, action) - apart
         done, near = lifted(stick[2], rest, lift), apart < HELD
