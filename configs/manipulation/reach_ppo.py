@@ -10,4 +10,8 @@ COST = "11 min on 2 CPU cores with JAX_NUM_CPU_DEVICES=2"
 
 def get_config() -> Control:
     """Brax's PPO on the faithful physics."""
-    return Control(suite=Suite(name="MT1", task="reach"), agent=Ppo(), steps=2_000_000)
+    return Control(
+        suite=Suite(name="MT1", task="reach"),
+        agent=Ppo(discount=0.97),
+        steps=2_000_000,
+    )

@@ -25,6 +25,7 @@ from mujoco import mjx
 from jaxmeta.core.types import Array, Float, Int, Scalar
 from jaxmeta.manipulation.hand import Moving, force
 from jaxmeta.manipulation.scene import (
+    IMPLICIT,
     NUM_BOXES,
     NUM_CAPSULES,
     NUM_FIXED,
@@ -276,7 +277,7 @@ def _lost(model: Any, qacc: Any, timestep: float) -> Any:
     contacts are solved without it: of an acceleration `M / (M + h D)` is left for a
     joint of inertia M. So MuJoCo does, for all joints together, which takes MJX long.
     """
-    heavier = timestep * model.dof_damping
+    heavier = min(timestep, IMPLICIT) * model.dof_damping
     return heavier / (model.dof_M0 + heavier) * timestep * qacc
 
 

@@ -88,7 +88,8 @@ class Joint(NamedTuple):
       damping: N s/m or N m s/rad.
       stiffness: of a spring, N/m or N m/rad.
       rest: where the spring is at rest.
-      armature: inertia added to the joint, kg or kg m^2.
+      armature: inertia added to the joint, kg or kg m^2; in time steps longer than
+        `IMPLICIT` more.
       anchor: where the axis of a hinge passes, in the frame of the mechanism.
       softness: time constant of the joint's limits, seconds.
     """
@@ -251,7 +252,7 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
         '<body name="fixture">',  # its place is a number of the model
         *_boxes("fixed", geometry.fixed, NUM_FIXED),
         f'<body name="mechanism" pos="{_text(geometry.mechanism_pos)}" gravcomp="1">',
-        *_joints(geometry),
+        *_joints(geometry, timestep),
         *_shapes("mechanism", geometry.mechanism),
         "</body></body></worldbody><contact>",
         *_pairs(geometry),
@@ -321,11 +322,17 @@ def _shapes(name: str, shapes: Sequence[Shape]) -> list[str]:
     ]
 
 
+IMPLICIT = 0.0025
+"""Up to this time step damping is as implicit as officially, seconds."""
+
+
 LOCKED = Joint((1.0, 0.0, 0.0), -1e-4, 1e-4, damping=1e3, armature=1e3)
 """A joint that a task has no use for: as good as immovable."""
 
 
-def _joints(geometry: Geometry) -> list[str]:
+def _joints(geometry: Geometry, timestep: float) -> list[str]:
+    # In long steps, contacts must know how slowly a joint can follow.
+    longer = max(0.0, timestep - IMPLICIT)
     slides = [*geometry.slides, *[LOCKED] * (2 - len(geometry.slides))]
     hinge = LOCKED if geometry.hinge is None else geometry.hinge
     joints = [("slide", joint) for joint in slides] + [("hinge", hinge)]
@@ -334,7 +341,8 @@ def _joints(geometry: Geometry) -> list[str]:
         f'pos="{_text(joint.anchor)}" limited="true" '
         f'range="{joint.low:.9g} {joint.high:.9g}" damping="{joint.damping:.9g}" '
         f'stiffness="{joint.stiffness + 1e-9:.9g}" springref="{joint.rest:.9g}" '
-        f'armature="{joint.armature:.9g}" solreflimit="{joint.softness} 1"/>'
+        f'armature="{joint.armature + longer * joint.damping:.9g}" '
+        f'solreflimit="{joint.softness} 1"/>'
         for i, (kind, joint) in enumerate(joints)
     ]
 
