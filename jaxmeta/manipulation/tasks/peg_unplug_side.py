@@ -25,7 +25,7 @@ SOLVED = 0.07
 """Within this of the goal, in metres, the task is solved."""
 
 # Its head, in the socket, the flange, the shaft and the end. The flange is officially a
-# disc of radius 45 mm. The head is 8 mm too thick for its socket, which officially holds
+# disc of radius 45 mm. The head is 8 mm too thick for its socket. Officially that holds
 # it from four sides, here from above and below, with half as much friction again.
 PLUG = (
     Capsule(0.03, pos=(-0.035, 0.0, 0.0), mass=0.05),
