@@ -44,7 +44,7 @@ class Soccer(Carry):
     radius = 0.07
     weights = (3.0, 1.0, 1.0)
     # The ball is pushed by the edges of the fingers: officially of pads of friction 2
-    # and of claws of friction 1. The table's friction 1 is just enough for a pushed ball
+    # and of claws of friction 1. The table has 1, just enough for a pushed ball
     # to brake itself rather than to roll ahead; pyramids brake less, hence 2.
     geometry = Geometry(free=(BALL,), fixed=GOAL, friction=2.0, grip=1.5)
 
