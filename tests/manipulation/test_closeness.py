@@ -33,8 +33,8 @@ LOOSE = {
     "hand-insert": 11e-3,
     "sweep": 2e-3,
     # The official ones rest 1 mm deep in the table.
-    "coffee-pull": 1.2e-3,
-    "coffee-push": 1.2e-3,
+    "coffee-pull": 1.3e-3,
+    "coffee-push": 1.3e-3,
     "reach-wall": 1.4e-3,
     # Pushed by what they start in: by the safe and the chest.
     "door-close": 4e-3,
