@@ -58,6 +58,7 @@ def motion(tables, goals, start):
     return jax.lax.scan(once, (start, jnp.zeros(3)), goals)[1]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of a motion that is not stable
 def cost(residuals, weights):
     """The cost, and what every distance weighs in least squares."""
     far = (residuals**2).sum(-1, keepdims=True) / SCALE**2
