@@ -40,8 +40,8 @@ def between(a: Material, b: Material) -> Material:
     """The numbers of a contact of two things.
 
     Example:
-      >>> between(TABLE, OBJECT)
-      Material(time=0.015, low=0.945, high=0.97, width=0.0055)
+      >>> [round(x, 4) for x in between(TABLE, OBJECT)]
+      [0.015, 0.945, 0.97, 0.0055]
     """
     return Material(*((x + y) / 2 for x, y in zip(a, b, strict=True)))
 

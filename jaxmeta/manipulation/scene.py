@@ -222,7 +222,7 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
       >>> text = mjcf(Geometry(free=(Box((0.02, 0.02, 0.02)),)), timestep=0.0025)
       >>> model = mujoco.MjModel.from_xml_string(text)
       >>> model.nq, model.nv, model.nu
-      (15, 14, 5)
+      (15, 14, 2)
     """
     fingers = "".join(_finger(side) for side in ("right", "left"))
     free = geometry.free
