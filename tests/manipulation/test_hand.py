@@ -88,12 +88,11 @@ def test_a_held_hand_is_dragged_by_the_weld():
     np.testing.assert_allclose(force(free, free, 0.0025, held), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("count", [1, 2, 10])
+@pytest.mark.parametrize("count", [2, 10])
 def test_other_time_steps_see_the_same_motion(count):
     goal, start = jnp.array([0.05, 0.62, 0.2]), at_rest(jnp.asarray(START))
     usual, other = (free_motion(goal, start, n) for n in (5, count))
     assert other.position.shape == (count + 1, 3)
     np.testing.assert_allclose(other.position[-1], usual.position[-1])
-    middle = other.position[count // 2] if count != 1 else usual.position[2:4].mean(0)
-    between = usual.position[2:4].mean(0)
-    np.testing.assert_allclose(middle, between, atol=1e-6)
+    middle = usual.position[2:4].mean(0)
+    np.testing.assert_allclose(other.position[count // 2], middle, atol=1e-6)
