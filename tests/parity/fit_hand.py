@@ -12,11 +12,10 @@ import argparse
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxmeta.manipulation.hand import STEPS, TIMESTEP, _terms
+from jaxmeta.manipulation.hand import STEPS, Tables, at_rest, free_motion
 
 QUADRATIC, CUBIC = 7, 20
 SCALE = 0.006
@@ -44,18 +43,11 @@ def motion(tables, goals, start):
     """`[step, 3]` where a hand is after every step."""
 
     def once(now, goal):
-        terms = _terms(now[0])[:QUADRATIC, None, None]
-        stiffness = 1600.0 * (tables["stiffness"] * terms).sum(0)
-        damping = 80.0 * (tables["damping"] * terms).sum(0)
-        end = goal + 0.01 * _terms(goal) @ tables["rest"]
-        position, velocity = now
-        for _ in range(STEPS):
-            pull = stiffness @ (end - position) - damping @ velocity
-            velocity = velocity + TIMESTEP * pull
-            position = position + TIMESTEP * velocity
-        return (position, velocity), position
+        path = free_motion(goal, now, STEPS, tables)
+        now = jax.tree.map(lambda x: x[-1], path)
+        return now, now.position
 
-    return jax.lax.scan(once, (start, jnp.zeros(3)), goals)[1]
+    return jax.lax.scan(once, at_rest(start), goals)[1]
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of a motion that is not stable
@@ -73,8 +65,7 @@ def fit(data, most):
     _, weights, goal, hand, there = data
     eye = np.zeros((QUADRATIC, 3, 3))
     eye[0] = np.eye(3)
-    tables = {"stiffness": eye, "damping": eye.copy(), "rest": np.zeros((CUBIC, 3))}
-    flat, unravel = ravel_pytree(tables)
+    flat, unravel = ravel_pytree(Tables(eye, eye.copy(), np.zeros((CUBIC, 3))))
 
     def apart(flat):
         seen = jax.vmap(motion, (None, 0, 0))(unravel(flat), goal, hand[:, 0])
@@ -131,7 +122,7 @@ def main():
     if options.held_out:
         report("held out", tables, load(options.held_out))
     with np.printoptions(precision=3, suppress=True, floatmode="fixed", linewidth=100):
-        for name, table in tables.items():
+        for name, table in tables._asdict().items():
             print(name, np.array2string(np.asarray(table), separator=", "), sep="\n")
 
 
