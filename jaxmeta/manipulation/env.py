@@ -15,13 +15,7 @@ from brax.envs.base import Env, State
 from jax.core import Tracer
 
 from jaxmeta.core.types import Array, Bool, Float, Int, Scalar
-from jaxmeta.manipulation.hand import (
-    AT_RESET,
-    STEP_LENGTH,
-    Moving,
-    at_rest,
-    free_motion,
-)
+from jaxmeta.manipulation.hand import STEP_LENGTH, Free, at, free_motion, started
 from jaxmeta.manipulation.observation import Frame, clipped, frame, layout_of, observe
 from jaxmeta.manipulation.physics import (
     NUM_JOINTS,
@@ -67,7 +61,7 @@ class Play(NamedTuple):
     fixture: Point
     episode: Episode
     goal: Point
-    free: Moving
+    free: Free
     before: Frame
     steps: Int[Array, ""]
     solved: Bool[Array, ""]
@@ -149,6 +143,7 @@ class ManipulationEnv(Env):
         self._layouts = stack([layout_of(task) for task in self.tasks])
         column = lambda name: jnp.array([getattr(task, name) for task in self.tasks])
         self._hand_start = column("hand_start")
+        self._started = stack([_started(task.hand_start) for task in self.tasks])
         self._hand_low, self._hand_high = column("hand_low"), column("hand_high")
         padded = lambda x: (*x, *(0.0,) * (VECTOR - len(x)))
         self._low = jnp.array([padded(task.low) for task in self.tasks])
@@ -234,8 +229,8 @@ class ManipulationEnv(Env):
         place = self._ask(task, lambda t, v: t.place(_own(t, v)), vector)
         goal = self._hand_start[task]
         model = self.models.of(task, place.fixture)
-        free = at_rest(goal + jnp.array(AT_RESET))
-        data: Any = start(model, free.position, place)
+        free = jax.tree.map(lambda rows: rows[task], self._started)
+        data: Any = start(model, at(free), place)
         now = self._read(task, data)
         begin = lambda t, v: t.begin(_own(t, v), now, now.tcp)
         episode = self._ask(task, begin, vector)
@@ -277,7 +272,7 @@ class ManipulationEnv(Env):
             self._hand_high[play.task],
         )
         model = self.models.of(play.task, play.fixture)
-        path = free_motion(goal, play.free, self.physics.substeps)
+        path, free = free_motion(goal, play.free, self.physics.substeps)
         data = self.physics.step(model, state.pipeline_state, action[3], path)
         now = self._read(play.task, data)
         judged = self._judge(play.task, now, play.before, play.episode, action)
@@ -285,7 +280,6 @@ class ManipulationEnv(Env):
         solved = play.solved | first
         steps = play.steps + 1
         done = (steps >= HORIZON).astype(jnp.float32)
-        free = jax.tree.map(lambda x: x[-1], path)
         play = play._replace(
             goal=goal, free=free, before=judged.seen, steps=steps, solved=solved
         )
@@ -320,6 +314,7 @@ class ManipulationEnv(Env):
         pads = jnp.array([ids["left_pad"], ids["right_pad"]])
         poses = Poses(
             hand=data.xpos[ids["hand"]],
+            turn=data.xquat[ids["hand"]],
             pads=data.xpos[pads],
             bodies=data.xpos[bodies],
             quats=data.xquat[bodies],
@@ -377,6 +372,12 @@ def typed(keys: Array) -> Array:
             f"is, got {keys.dtype} of shape {keys.shape}."
         )
     return jax.random.wrap_key_data(keys) if is_raw else keys
+
+
+@functools.cache
+def _started(goal: tuple[float, ...]) -> Free:
+    """The hand after the official reset, which takes a while to simulate."""
+    return started(jnp.array(goal))
 
 
 def _own(task: ManipulationTask, vector: Float[Array, "6"]) -> Array:

@@ -231,10 +231,9 @@ class Physics:
 
         def once(i: Array, data: Any):
             now, after = moment(i), moment(i + 1)
-            hand = Moving(data.qpos[:3], data.qvel[:3])
-            pull = force(now, after, self.timestep, hand)
+            pull = force(now, after, self.timestep, data.qpos[:3], data.qvel[:3])
             data = data.replace(qfrc_applied=data.qfrc_applied.at[:3].set(pull))
-            data = mjx.step(model, data)
+            data = mjx.step(turned(model, now.turn), data)
             lost = _lost(model, data.qacc, self.timestep)
             moved = self.timestep * lost
             qpos = data.qpos.at[:NUM_SLIDES].add(-moved[:NUM_SLIDES])
@@ -244,7 +243,7 @@ class Physics:
         with _promoting():
             data = jax.lax.fori_loop(0, self.substeps, once, data)
             # Positions of bodies belong to the state before the last substep.
-            return mjx.kinematics(model, data)
+            return mjx.kinematics(turned(model, path.turn[-1]), data)
 
     def step_in_c(self, model: Any, data: Any, grip: float, path: Moving) -> None:
         """The same in C MuJoCo, in place, for one environment.
@@ -257,17 +256,16 @@ class Physics:
         """
         data.ctrl[:] = grip, -grip
         for i in range(self.substeps):
-            now, after = (
-                Moving(*(x[i] for x in path)),
-                Moving(*(x[i + 1] for x in path)),
-            )
-            hand = Moving(data.qpos[:3], data.qvel[:3])
-            data.qfrc_applied[:3] = force(now, after, self.timestep, hand)
+            now, after = (Moving(*(x[k] for x in path)) for k in (i, i + 1))
+            pull = force(now, after, self.timestep, data.qpos[:3], data.qvel[:3])
+            data.qfrc_applied[:3] = pull
+            model.body("hand").quat = now.turn
             mujoco.mj_step(model, data)  # pyright: ignore[reportAttributeAccessIssue] - compiled
             lost = _lost(model, data.qacc, self.timestep)
             data.qvel[:] -= lost
             data.qpos[:NUM_SLIDES] -= self.timestep * lost[:NUM_SLIDES]
             data.qpos[-NUM_JOINTS:] -= self.timestep * lost[-NUM_JOINTS:]
+        model.body("hand").quat = path.turn[-1]
 
 
 def _lost(model: Any, qacc: Any, timestep: float) -> Any:
@@ -301,22 +299,28 @@ def pad_forces(data: mjx.Data) -> Float[Array, "2"]:
     return (by_pad & on_free[:, None]).any(axis=0).astype(jnp.float32)
 
 
-def start(model: mjx.Model, hand: Float[Array, "3"], place: Placement) -> mjx.Data:
-    """The state at the start of an episode: fingers open, everything at rest.
+def turned(model: mjx.Model, turn: Float[Array, "4"]) -> mjx.Model:
+    """The model with its hand turned, `[4]` w first."""
+    return model.replace(body_quat=model.body_quat.at[body_ids()["hand"]].set(turn))
+
+
+def start(model: mjx.Model, hand: Moving, place: Placement) -> mjx.Data:
+    """The state at the start of an episode: fingers open, all but the hand at rest.
 
     Args:
       model: of the task, its fixture in place.
-      hand: `[3]` position of the hand, metres.
+      hand: the hand.
       place: of everything else.
     """
     with _promoting():
         data = mjx.make_data(model)
     fingers = jnp.zeros(2)
     qpos = jnp.concatenate(
-        [hand, fingers, place.free, place.free_quat, place.joints]
+        [hand.position, fingers, place.free, place.free_quat, place.joints]
     ).astype(data.qpos.dtype)
+    data = data.replace(qpos=qpos, qvel=data.qvel.at[:3].set(hand.velocity))
     with _promoting():
-        return mjx.kinematics(model, data.replace(qpos=qpos))
+        return mjx.kinematics(turned(model, hand.turn), data)
 
 
 def _promoting():

@@ -236,15 +236,16 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
         '<default><geom contype="0" conaffinity="0"/></default><worldbody>',
         f'<geom name="floor" type="plane" size="2 2 .1" pos="0 0 {geometry.floor}"/>',
         *_boxes("wall", geometry.walls, NUM_WALLS),
-        '<body name="hand" gravcomp="1">',
+        '<body name="carriage">',
         *(
             f'<joint name="hand_{axis}" type="slide" axis="{unit}"/>'
             for axis, unit in zip("xyz", ("1 0 0", "0 1 0", "0 0 1"), strict=True)
         ),
+        '<body name="hand" gravcomp="1">',  # its turn is a number of the model
         # The wrist's hull, whose rounded edges slide along what it pushes.
         '<geom name="palm" type="capsule" size=".03 .024" pos="-.006 0 .066" '
         f'quat="{_text(ALONG_Y)}" mass="{MASS - 2 * FINGER_MASS}"/>',
-        f"{fingers}</body>",
+        f"{fingers}</body></body>",
         f'<body name="free" pos="0 0 {0.0 if free else FAR}" '
         f'gravcomp="{0 if free else 1}"><freejoint name="free"/>',
         *_shapes("free", free),

@@ -45,6 +45,7 @@ class Poses(NamedTuple):
 
     Attributes:
       hand: `[3]` metres.
+      turn: `[4]` orientation of the hand, w first.
       pads: `[2, 3]` left and right.
       bodies: `[3, 3]` positions in the order of `BODIES`.
       quats: `[3, 4]` their orientations, w first.
@@ -53,6 +54,7 @@ class Poses(NamedTuple):
     """
 
     hand: Point
+    turn: Quaternion
     pads: Float[Array, "2 3"]
     bodies: Float[Array, "3 3"]
     quats: Float[Array, "3 4"]
@@ -86,11 +88,11 @@ def read(views: Views, poses: Poses) -> Readings:
     points = points * views.there[:, None]
     quats = jax.vmap(multiply)(frame, views.quat)
     left, right = poses.pads
-    claws = jnp.abs(left[1] - right[1]) + 2 * PAD_TO_CLAW
-    down = jnp.array([0.0, (left[1] + right[1]) / 2 - poses.hand[1], -TIP])
+    claws = jnp.linalg.norm(left - right) + 2 * PAD_TO_CLAW
+    down = rotate(poses.turn, jnp.array([0.0, 0.0, -TIP]))
     return Readings(
         hand=poses.hand,
-        tcp=poses.hand + down,
+        tcp=(left + right) / 2 + down,
         left_pad=left,
         right_pad=right,
         opening=claws / 0.1,

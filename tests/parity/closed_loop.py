@@ -22,7 +22,7 @@ import mujoco
 import numpy as np
 
 from jaxmeta.manipulation.env import ManipulationEnv
-from jaxmeta.manipulation.hand import AT_RESET, Moving, free_motion
+from jaxmeta.manipulation.hand import at, free_motion, started
 from jaxmeta.manipulation.observation import clipped, frame, layout_of, observe
 from jaxmeta.manipulation.physics import Physics, compile_scene
 from jaxmeta.manipulation.render import Renderer, save_gif
@@ -48,6 +48,7 @@ def poses(model, data):
     bodies = [data.body(name) for name in ("free", "mechanism", "fixture")]
     return Poses(
         hand=data.body("hand").xpos.copy(),
+        turn=data.body("hand").xquat.copy(),
         pads=np.array([data.body(f"{side}_pad").xpos for side in ("left", "right")]),
         bodies=np.array([body.xpos for body in bodies]),
         quats=np.array([body.xquat for body in bodies]),
@@ -87,8 +88,10 @@ class Loop:
         place = self.place(jnp.asarray(vector, jnp.float32))
         mujoco.mj_resetData(self.model, self.data)
         self.goal = np.array(self.task.hand_start, np.float64)
-        self.data.qpos[:3] = self.goal + np.array(AT_RESET)
-        self.free = Moving(self.data.qpos[:3].copy(), np.zeros(3))
+        self.free = started(jnp.asarray(self.goal, jnp.float32))
+        hand = at(self.free)
+        self.data.qpos[:3], self.data.qvel[:3] = hand.position, hand.velocity
+        self.model.body("hand").quat = hand.turn
         self.data.qpos[5:8], self.data.qpos[8:12] = place.free, place.free_quat
         self.data.qpos[12:15] = place.joints
         self.model.body("fixture").pos = place.fixture
@@ -103,8 +106,8 @@ class Loop:
     def step(self, action):
         low, high = np.array(self.task.hand_low), np.array(self.task.hand_high)
         self.goal = np.clip(self.goal + action[:3] / 100, low, high)
-        path = jax.tree.map(np.asarray, self.move(self.goal, self.free))
-        self.free = jax.tree.map(lambda x: x[-1], path)
+        path, self.free = self.move(jnp.asarray(self.goal, jnp.float32), self.free)
+        path = jax.tree.map(np.asarray, path)
         PHYSICS.step_in_c(self.model, self.data, float(action[3]), path)
         mujoco.mj_forward(self.model, self.data)
         obs, reward, success, self.before = self.look(
