@@ -4,7 +4,8 @@ A contact pushes apart like a critically damped spring that is regularised: of t
 acceleration that the spring asks for, a share d (the impedance) is met. The official
 scenes have elliptic friction cones, MuJoCo XLA is quick with pyramids, and the same
 numbers mean a softer contact there, by up to seven times. `pyramid` makes up for it.
-MuJoCo's documentation, "Computation" and "Modeling: solver parameters".
+MuJoCo's documentation, "Computation" and "Modeling: solver parameters". And MuJoCo 3.3.0,
+which official scenes are simulated by, counts half the depth of one box in another.
 """
 
 from typing import NamedTuple
@@ -18,19 +19,26 @@ class Material(NamedTuple):
       low: impedance where two just touch, in (0, 1) (`solimp[0]`).
       high: and where they are `width` deep (`solimp[1]`).
       width: metres (`solimp[2]`).
+      box: whether the thing is a box officially, or, of a contact, both are.
     """
 
     time: float
     low: float
     high: float
     width: float
+    box: bool = False
 
 
-TABLE = Material(0.02, 0.9, 0.95, 0.001)
-"""MuJoCo's own numbers: of the official table and wrist."""
+WRIST = Material(0.02, 0.9, 0.95, 0.001)
+"""MuJoCo's own numbers: of the official wrist."""
+
+TABLE = WRIST._replace(box=True)
 
 OBJECT = Material(0.01, 0.99, 0.99, 0.01)
 """Of almost everything that official tasks put on the table."""
+
+BOX = OBJECT._replace(box=True)
+"""Of what is a box among it."""
 
 PAD = Material(0.01, 0.95, 0.99, 0.01)
 """Of the fingers."""
@@ -40,10 +48,11 @@ def between(a: Material, b: Material) -> Material:
     """The numbers of a contact of two things.
 
     Example:
-      >>> [round(x, 4) for x in between(TABLE, OBJECT)]
+      >>> [round(x, 4) for x in between(TABLE, OBJECT)[:4]]
       [0.015, 0.945, 0.97, 0.0055]
     """
-    return Material(*((x + y) / 2 for x, y in zip(a, b, strict=True)))
+    numbers = ((x + y) / 2 for x, y in zip(a[:4], b[:4], strict=True))
+    return Material(*numbers, box=a.box and b.box)
 
 
 def pyramid(contact: Material, friction: float, condim: int) -> Material:
@@ -68,3 +77,20 @@ def pyramid(contact: Material, friction: float, condim: int) -> Material:
     softer = 2 * friction**2 * (1 + friction**2) / (2 * (condim - 1))
     as_stiff = lambda d: softer * d / (1 - d + softer * d)
     return contact._replace(low=as_stiff(contact.low), high=as_stiff(contact.high))
+
+
+def attributes(contact: Material) -> str:
+    """`solref` and `solimp` of a contact, as MJCF.
+
+    Of two boxes the spring is half as stiff and damped as ever, which is a damping
+    ratio of the root of 2, and `width` is reached at twice the depth.
+
+    Example:
+      >>> attributes(BOX)
+      'solref="0.01 1.41421356" solimp="0.99 0.99 0.02"'
+    """
+    ratio, width = (2**0.5, 2 * contact.width) if contact.box else (1, contact.width)
+    return (
+        f'solref="{contact.time:.9g} {ratio:.9g}" '
+        f'solimp="{contact.low:.9g} {contact.high:.9g} {width:.9g}"'
+    )

@@ -313,7 +313,7 @@ class ManipulationEnv(Env):
         bodies = jnp.array([ids[name] for name in BODIES])
         pads = jnp.array([ids["left_pad"], ids["right_pad"]])
         poses = Poses(
-            hand=data.xpos[ids["hand"]],
+            tips=data.xpos[ids["hand"]],
             turn=data.xquat[ids["hand"]],
             pads=data.xpos[pads],
             bodies=data.xpos[bodies],

@@ -4,7 +4,8 @@ Where nothing touches it the hand follows the arm (`arm`), which knows of no con
 hand that is held up is dragged towards where a free one would be, by a spring that is
 as stiff as the official weld, `1 / (time^2 (1 - d) w)`, for a time constant of 20 ms,
 an impedance d of .95 and the inverse weight w of the official hand, 6.1 / kg; mass and
-damping are what weld and arm have in the mean. How it is turned is the arm's alone.
+damping are what weld and arm have in the mean. How it is turned is the arm's alone, and
+what it holds is carried along: a hand moves as the middle between its finger tips.
 """
 
 from typing import Any, NamedTuple
@@ -32,11 +33,15 @@ MASS, WELD_STIFFNESS, WELD_DAMPING = 6.0, 8186.0, 440.0
 """Of the hand with what hangs on it, kg, N/m and N s/m."""
 
 
+TIPS = np.array([0.0, 0.0, -0.045], np.float32)
+"""From the hand to the middle between its finger tips, straight down, metres."""
+
+
 class Moving(NamedTuple):
     """A hand, or several moments of it.
 
     Attributes:
-      position: `[3]` metres.
+      position: `[3]` of the middle between its finger tips, metres.
       velocity: `[3]` m/s.
       turn: `[4]` unit quaternion, w first; 1, 0, 0, 0 straight down.
     """
@@ -51,7 +56,7 @@ class Free(NamedTuple):
 
     Attributes:
       arm: that it hangs on.
-      velocity: `[3]` in the time step before, m/s.
+      velocity: `[3]` of its tips in the time step before, m/s.
     """
 
     arm: Arm
@@ -66,10 +71,11 @@ def started(goal: Point) -> Free:
 
     Example:
       >>> at(started(jnp.array([0.0, 0.6, 0.2]))).position.round(3).tolist()
-      [0.005..., 0.601..., 0.195...]
+      [0.004..., 0.602..., 0.15...]
     """
     arm = after_reset(goal)
-    _, velocity = jax.jvp(lambda x: frames(x).hand, (arm.angles,), (arm.speeds,))
+    tips = lambda angles: _seen(angles)[0]
+    _, velocity = jax.jvp(tips, (arm.angles,), (arm.speeds,))
     return Free(arm, velocity)
 
 
@@ -116,7 +122,7 @@ def force(now: Moving, after: Moving, timestep: float, hand: Any, velocity: Any)
       now: a free hand at this moment.
       after: the same a time step later.
       timestep: seconds.
-      hand: `[3]` where the hand is, metres.
+      hand: `[3]` where its tips are, metres.
       velocity: `[3]` its own, m/s.
 
     Returns:
@@ -128,6 +134,7 @@ def force(now: Moving, after: Moving, timestep: float, hand: Any, velocity: Any)
 
 
 def _seen(angles: Float[Array, "7"]) -> tuple[Point, Float[Array, "4"]]:
-    """Position and turn of the hand."""
+    """Position of the tips and turn of the hand."""
     found = frames(angles)
-    return found.hand, quaternion(found.hand_turn)
+    tips = found.hand + (found.hand_turn * TIPS).sum(-1)
+    return tips, quaternion(found.hand_turn)

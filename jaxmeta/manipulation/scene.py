@@ -19,7 +19,17 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array
-from jaxmeta.manipulation.contact import OBJECT, PAD, TABLE, Material, between, pyramid
+from jaxmeta.manipulation.contact import (
+    BOX,
+    OBJECT,
+    PAD,
+    TABLE,
+    WRIST,
+    Material,
+    attributes,
+    between,
+    pyramid,
+)
 from jaxmeta.manipulation.hand import MASS
 
 Vector: TypeAlias = tuple[float, float, float]
@@ -123,6 +133,7 @@ class Geometry:
       grip: friction of the pads.
       free_of: how contacts of the free body give way.
       still_of: and those of the walls and the fixture.
+      floor_of: and those of the table.
 
     Raises:
       ValueError: for more shapes of a kind than the scene has.
@@ -139,7 +150,8 @@ class Geometry:
     friction: float = 1.0
     grip: float = 2.0
     free_of: Material = OBJECT
-    still_of: Material = OBJECT
+    still_of: Material = BOX
+    floor_of: Material = TABLE
 
     def __post_init__(self):
         for name, limit in (("walls", NUM_WALLS), ("fixed", NUM_FIXED), ("slides", 2)):
@@ -241,9 +253,10 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
             f'<joint name="hand_{axis}" type="slide" axis="{unit}"/>'
             for axis, unit in zip("xyz", ("1 0 0", "0 1 0", "0 0 1"), strict=True)
         ),
-        '<body name="hand" gravcomp="1">',  # its turn is a number of the model
+        # Where the tips are; its turn is a number of the model.
+        '<body name="hand" gravcomp="1">',
         # The wrist's hull, whose rounded edges slide along what it pushes.
-        '<geom name="palm" type="capsule" size=".03 .024" pos="-.006 0 .066" '
+        '<geom name="palm" type="capsule" size=".03 .024" pos="-.006 0 .111" '
         f'quat="{_text(ALONG_Y)}" mass="{MASS - 2 * FINGER_MASS}"/>',
         f"{fingers}</body></body>",
         f'<body name="free" pos="0 0 {0.0 if free else FAR}" '
@@ -280,7 +293,7 @@ def _finger(side: str) -> str:
     sign = -1 if side == "right" else 1
     ranges = {"right": "0 .04", "left": "-.03 0"}
     return (
-        f'<body name="{side}_pad" pos="0 {sign * 0.047} 0" gravcomp="1">'
+        f'<body name="{side}_pad" pos="0 {sign * 0.047} .045" gravcomp="1">'
         f'<joint name="{side}_finger" type="slide" axis="0 1 0" limited="true" '
         f'range="{ranges[side]}" armature="100" damping="1000"/>'
         f'<geom name="{side}_pad" type="box" size=".016 .0055 .046" '
@@ -359,15 +372,15 @@ def _pairs(geometry: Geometry) -> list[str]:
         *(f"wall_{i}" for i in range(NUM_WALLS)),
         *(f"fixed_{i}" for i in range(NUM_FIXED)),
     ]
-    still = [("floor", TABLE), *((name, geometry.still_of) for name in boxes)]
+    still = [("floor", geometry.floor_of), *((name, geometry.still_of) for name in boxes)]
     thing, grip, friction = geometry.free_of, geometry.grip, geometry.friction
     return [
         *(_pair(a, b, grip, 4, PAD, thing) for a in pads for b in free),
         *(_pair(a, b, grip, 4, PAD, OBJECT) for a in pads for b in mechanism),
         *(_pair(a, b, 1.0, 3, PAD, of) for a in pads for b, of in still),
-        *(_pair("palm", b, 1.0, 3, TABLE, of) for b, of in still),
-        *(_pair("palm", b, 1.0, 3, TABLE, thing) for b in free),
-        *(_pair("palm", b, 1.0, 3, TABLE, OBJECT) for b in mechanism),
+        *(_pair("palm", b, 1.0, 3, WRIST, of) for b, of in still),
+        *(_pair("palm", b, 1.0, 3, WRIST, thing) for b in free),
+        *(_pair("palm", b, 1.0, 3, WRIST, OBJECT) for b in mechanism),
         *(_pair(a, b, friction, 3, thing, OBJECT) for a in free for b in mechanism),
         *(_pair(a, b, friction, 3, thing, of) for a in free for b, of in still),
     ]
@@ -379,6 +392,5 @@ def _pair(a: str, b: str, friction: float, condim: int, *of: Material) -> str:
     return (
         f'<pair geom1="{a}" geom2="{b}" condim="{condim}" '
         f'friction="{friction} {friction} {twist} .0001 .0001" '
-        f'solref="{contact.time:.9g} 1" '
-        f'solimp="{contact.low:.9g} {contact.high:.9g} {contact.width:.9g}"/>'
+        f"{attributes(contact)}/>"
     )

@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Float, Int
+from jaxmeta.manipulation.hand import TIPS
 from jaxmeta.manipulation.scene import At
 from jaxmeta.manipulation.shaping import Point
 from jaxmeta.manipulation.task import ManipulationTask, Quaternion, Readings
 
 BODIES = ("free", "mechanism", "fixture")
 """What a point may be fixed to."""
-
-TIP = 0.045
-"""How far the finger tips are below the hand, metres."""
 
 PAD_TO_CLAW = 0.003
 """The claws, whose distance is observed, are outside the pads by this, metres."""
@@ -44,7 +42,7 @@ class Poses(NamedTuple):
     """What the simulator says of a moment.
 
     Attributes:
-      hand: `[3]` metres.
+      tips: `[3]` the middle between the finger tips where they open evenly, metres.
       turn: `[4]` orientation of the hand, w first.
       pads: `[2, 3]` left and right.
       bodies: `[3, 3]` positions in the order of `BODIES`.
@@ -53,7 +51,7 @@ class Poses(NamedTuple):
       pad_forces: `[2]` as in `Readings`.
     """
 
-    hand: Point
+    tips: Point
     turn: Quaternion
     pads: Float[Array, "2 3"]
     bodies: Float[Array, "3 3"]
@@ -89,9 +87,9 @@ def read(views: Views, poses: Poses) -> Readings:
     quats = jax.vmap(multiply)(frame, views.quat)
     left, right = poses.pads
     claws = jnp.linalg.norm(left - right) + 2 * PAD_TO_CLAW
-    down = rotate(poses.turn, jnp.array([0.0, 0.0, -TIP]))
+    down = rotate(poses.turn, jnp.asarray(TIPS))
     return Readings(
-        hand=poses.hand,
+        hand=poses.tips - down,
         tcp=(left + right) / 2 + down,
         left_pad=left,
         right_pad=right,

@@ -47,7 +47,7 @@ def poses(model, data):
                 forces[side] += force[0]
     bodies = [data.body(name) for name in ("free", "mechanism", "fixture")]
     return Poses(
-        hand=data.body("hand").xpos.copy(),
+        tips=data.body("hand").xpos.copy(),
         turn=data.body("hand").xquat.copy(),
         pads=np.array([data.body(f"{side}_pad").xpos for side in ("left", "right")]),
         bodies=np.array([body.xpos for body in bodies]),

@@ -9,6 +9,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from jaxmeta.manipulation.contact import BOX
 from jaxmeta.manipulation.grasp import caging
 from jaxmeta.manipulation.scene import Box, Geometry, placed
 from jaxmeta.manipulation.shaping import above, both, closeness, distance, funnel
@@ -73,7 +74,14 @@ class BinPicking(Carry):
     solved_within = 0.05
     reach = 0.04
     # The bottoms of both bins are 1 cm thick: here the whole table is as high.
-    geometry = Geometry(floor=0.01, free=(CUBE,), walls=_bin(FROM), fixed=_bin(GOAL[0]))
+    geometry = Geometry(
+        floor=0.01,
+        floor_of=BOX,
+        free=(CUBE,),
+        free_of=BOX,
+        walls=_bin(FROM),
+        fixed=_bin(GOAL[0]),
+    )
 
     def place(self, vector):
         return placed(free=vector[:3].at[2].set(LYING))

@@ -10,6 +10,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Float
+from jaxmeta.manipulation.contact import BOX
 from jaxmeta.manipulation.grasp import pinching
 from jaxmeta.manipulation.scene import Box, Geometry, Placement, placed
 from jaxmeta.manipulation.shaping import Point, distance
@@ -87,7 +88,7 @@ class PushBack(Carry):
     quat_order = "xyzw"
     # Officially with friction 2, at which the block does not tilt under the fingers'
     # tips as ours would, since the official hand gives way by turning.
-    geometry = Geometry(free=(Box((0.02, 0.02, 0.02), mass=0.75),))
+    geometry = Geometry(free=(Box((0.02, 0.02, 0.02), mass=0.75),), free_of=BOX)
     reach = 0.01
 
     def place(self, vector):

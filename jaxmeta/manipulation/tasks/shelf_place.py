@@ -10,6 +10,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from jaxmeta.manipulation.contact import BOX
 from jaxmeta.manipulation.grasp import caging, holding
 from jaxmeta.manipulation.scene import Box, Geometry, placed
 from jaxmeta.manipulation.shaping import both
@@ -49,7 +50,7 @@ class ShelfPlace(Carry):
     quat_order = "xyzw"
     apart = 0.1
     reach = 0.025
-    geometry = Geometry(free=(BLOCK,), fixed=SHELF, friction=2.0)
+    geometry = Geometry(free=(BLOCK,), fixed=SHELF, friction=2.0, free_of=BOX)
 
     def place(self, vector):
         return placed(

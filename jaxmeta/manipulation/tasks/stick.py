@@ -71,7 +71,7 @@ class Stick(ManipulationTask):
         free=(STICK,),
         mechanism=THERMOS,
         slides=RAILS,
-        free_of=Material(0.02, 0.998, 0.998, 0.001),
+        free_of=Material(0.02, 0.998, 0.998, 0.001, box=True),
     )
     object_at = At("free")
     goal_height: ClassVar[float]

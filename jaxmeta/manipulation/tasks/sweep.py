@@ -11,7 +11,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Bool
-from jaxmeta.manipulation.contact import TABLE
+from jaxmeta.manipulation.contact import BOX, TABLE
 from jaxmeta.manipulation.grasp import pinching
 from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import both, distance
@@ -33,6 +33,7 @@ BLOCK = Box((0.02, 0.02, 0.02), mass=0.01)
 # whose bounding spheres are nearest, and large boxes' would crowd out what touches.
 WITH_HOLE = Geometry(
     free=(BLOCK,),
+    free_of=BOX,
     walls=(
         Box((0.2, 0.1, 0.05), (0.0, 0.66, 0.0)),
         Box((0.13, 0.12, 0.05), (-0.21, 0.88, 0.0)),
@@ -65,7 +66,7 @@ class Sweep(Carry):
     goal_low = (0.49, 0.6, 0.0)
     goal_high = (0.51, 0.7, 0.02)
     solved_within = 0.05
-    geometry = Geometry(free=(Box((0.02, 0.02, 0.02), mass=0.1),))
+    geometry = Geometry(free=(Box((0.02, 0.02, 0.02), mass=0.1),), free_of=BOX)
     # The middle of the block's lower side, which falls 2 cm at the start.
     object_at = At("free", (0.0, 0.0, -0.02))
     slack: ClassVar[float] = 0.01
