@@ -39,7 +39,8 @@ IMPEDANCE, TIME = 0.95, 0.02
 """Share d of a constraint's acceleration that is met, and its time constant, s."""
 
 WELD_WEIGHTS, TORQUE_SCALE = (6.105627, 284.895061), 5.0
-"""Inverse weights w of the hand, 1 / kg and 1 / (kg m^2); metres that a radian counts."""
+"""Inverse weights w of the hand, 1 / kg and 1 / (kg m^2), and the metres that a radian
+counts."""
 
 SHOULDER, LIMIT, LIMIT_WEIGHT = 1, -0.5, 3.924983
 """The joint that comes to its limit, radians, and its inverse weight."""
@@ -119,7 +120,7 @@ LINKS = (
 
 HAND_PLACE = np.array([0.0, 0.0, 0.1445], np.float32)
 HAND_TURN = np.array([[0, -1, 0], [-1, 0, 0], [0, 0, -1]], np.float32)
-"""The hand in the frame of the last link, metres: it does not turn where it hangs
+"""The hand in the frame of the last link, metres. It is not turned where it hangs
 straight down with its fingers along y."""
 
 
@@ -130,7 +131,7 @@ def _matrix(quat: tuple[float, ...]) -> np.ndarray:
     return np.eye(3) + 2 * w * cross + 2 * cross @ cross
 
 
-_column = lambda name: np.array([getattr(x, name) for x in LINKS], np.float32)
+_column = lambda name: np.array([getattr(link, name) for link in LINKS], np.float32)
 _PLACES, _MASSES, _CENTRES = _column("place"), _column("mass"), _column("centre")
 _TURNS = np.array([_matrix(link.turn) for link in LINKS], np.float32)
 _INERTIAS = _column("inertia")[:, [[0, 3, 4], [3, 1, 5], [4, 5, 2]]]
@@ -155,16 +156,18 @@ class Frames(NamedTuple):
     """Where links are.
 
     Attributes:
-      turns: `[7, 3, 3]` their axes as columns.
+      turns: `[7, 3, 3]` their axes as columns; a joint's is the last.
       origins: `[7, 3]` metres.
       hand: `[3]` the hand, metres.
-      hand_turn: `[3, 3]` its axes as columns.
+      hand_axes: `[3, 3]` its axes as columns.
+      turn: `[4]` the same as a unit quaternion, w first.
     """
 
     turns: Float[Array, "7 3 3"]
     origins: Float[Array, "7 3"]
     hand: Point
-    hand_turn: Float[Array, "3 3"]
+    hand_axes: Float[Array, "3 3"]
+    turn: Float[Array, "4"]
 
 
 def frames(angles: Float[Array, "7"]) -> Frames:
@@ -175,88 +178,83 @@ def frames(angles: Float[Array, "7"]) -> Frames:
 
     Example:
       >>> frames(jnp.zeros(7)).hand.round(4).tolist()
-      [1.1355..., 0.1603..., 0.3170...]
+      [1.135..., 0.1603..., 0.317...]
     """
     cos, sin = jnp.cos(angles), jnp.sin(angles)
-    x, y, z = _TURNS[..., 0], _TURNS[..., 1], _TURNS[..., 2]
-    along = cos[:, None] * x + sin[:, None] * y
-    across = cos[:, None] * y - sin[:, None] * x
-    own = jnp.stack([along, across, jnp.broadcast_to(z, x.shape)], axis=-1)
+    zero, one = jnp.zeros_like(cos), jnp.ones_like(cos)
+    about_z = jnp.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], axis=-1)
+    own = _TURNS @ about_z.reshape(-1, 3, 3)
     turns, origins = [own[0]], [jnp.asarray(_PLACES[0])]
     for i in range(1, len(LINKS)):
-        origins.append(origins[-1] + _of(turns[-1], _PLACES[i]))
-        turns.append(_product(turns[-1], own[i]))
-    hand = origins[-1] + _of(turns[-1], HAND_PLACE)
-    hand_turn = _product(turns[-1], HAND_TURN)
-    return Frames(jnp.stack(turns), jnp.stack(origins), hand, hand_turn)
+        origins.append(origins[-1] + turns[-1] @ _PLACES[i])
+        turns.append(turns[-1] @ own[i])
+    hand, axes = origins[-1] + turns[-1] @ HAND_PLACE, turns[-1] @ HAND_TURN
+    return Frames(jnp.stack(turns), jnp.stack(origins), hand, axes, quaternion(axes))
 
 
-class Dynamics(NamedTuple):
-    """What moves joints, at a moment.
-
-    Attributes:
-      mass: `[7, 7]` M, kg m^2.
-      bias: `[7]` c, N m.
-      axes: `[7, 3]` of the joints.
-    """
-
-    mass: Float[Array, "7 7"]
-    bias: Float[Array, "7"]
-    axes: Float[Array, "7 3"]
-
-
-def dynamics(at: Frames, speeds: Float[Array, "7"]) -> Dynamics:
-    """Mass matrix, and forces of gravity and rotation.
+def quaternion(axes: Float[Array, "3 3"]) -> Float[Array, "4"]:
+    """The unit quaternion, w first, of a turn by less than half a circle.
 
     Args:
-      at: where the links are.
-      speeds: `[7]` of the joints, radians a second.
-    """
-    # Momenta are about the world's origin, and speeds those of a point there.
-    axes = at.turns[:, :, 2]
-    moments = _cross(at.origins, axes)
-    centres = at.origins + _of(at.turns, _CENTRES)
-    firsts = _MASSES[:, None] * centres
-    own = _product(_product(at.turns, _INERTIAS), at.turns.swapaxes(1, 2))
-    squares = (firsts * centres).sum(1)[:, None, None] * np.eye(3, dtype=np.float32)
-    seconds = own + squares - firsts[:, :, None] * centres[:, None, :]
-
-    def momenta(mass, first, second, turn, slide):
-        return (
-            _of(second, turn) + _cross(first, slide),
-            mass[:, None] * slide + _cross(turn, first),
-        )
-
-    beyond = jax.tree.map(_from_the_end, (jnp.asarray(_MASSES), firsts, seconds))
-    turning, sliding = momenta(*beyond, axes, moments)
-    upper = jnp.triu(axes @ turning.T + moments @ sliding.T)
-    diagonal = jnp.diagonal(upper)
-    mass = upper + upper.T + jnp.diag(ARMATURE - diagonal)
-
-    by_turn, by_slide = axes * speeds[:, None], moments * speeds[:, None]
-    turn, slide = jnp.cumsum(by_turn, axis=0), jnp.cumsum(by_slide, axis=0)
-    turned = jnp.cumsum(_cross(turn, by_turn), axis=0)
-    slid = jnp.cumsum(_cross(turn, by_slide) + _cross(slide, by_turn), axis=0)
-    slid = slid + np.array([[0.0, 0.0, GRAVITY]], np.float32)
-    links = (jnp.asarray(_MASSES), firsts, seconds)
-    spin, push = momenta(*links, turn, slide)
-    torque, force = momenta(*links, turned, slid)
-    torque = _from_the_end(torque + _cross(turn, spin) + _cross(slide, push))
-    force = _from_the_end(force + _cross(turn, push))
-    bias = (axes * torque + moments * force).sum(1)
-    return Dynamics(mass, bias, axes)
-
-
-def quaternion(turn: Float[Array, "3 3"]) -> Float[Array, "4"]:
-    """The unit quaternion, w first, of a turn by less than half a circle.
+      axes: `[3, 3]` as columns.
 
     Example:
       >>> quaternion(jnp.eye(3)).tolist()
       [1.0, 0.0, 0.0, 0.0]
     """
-    w = 0.5 * jnp.sqrt(1.0 + jnp.trace(turn))
-    odd = turn - turn.T
-    return jnp.stack([w, *(jnp.stack([odd[2, 1], odd[0, 2], odd[1, 0]]) / (4.0 * w))])
+    w = 0.5 * jnp.sqrt(1.0 + jnp.trace(axes))
+    odd = axes - axes.T
+    return jnp.stack([w, *jnp.stack([odd[2, 1], odd[0, 2], odd[1, 0]]) / (4.0 * w)])
+
+
+class Forces(NamedTuple):
+    """What moves joints.
+
+    Attributes:
+      mass: `[7, 7]` M, kg m^2.
+      bias: `[7]` c, N m.
+    """
+
+    mass: Float[Array, "7 7"]
+    bias: Float[Array, "7"]
+
+
+def dynamics(at: Frames, speeds: Float[Array, "7"]) -> Forces:
+    """The mass matrix, and forces of gravity and rotation.
+
+    Args:
+      at: where the links are.
+      speeds: `[7]` of the joints, radians a second.
+    """
+    # Momenta are about the world's origin, and `slide` is the speed of a point there.
+    masses = jnp.asarray(_MASSES)
+    axes = at.turns[:, :, 2]
+    moments = jnp.cross(at.origins, axes)
+    centres = at.origins + jnp.einsum("lij,lj->li", at.turns, _CENTRES)
+    firsts = _times(masses, centres)
+    inertias = at.turns @ _INERTIAS @ at.turns.swapaxes(1, 2)
+    squares = jnp.einsum("li,li,jk->ljk", firsts, centres, np.eye(3, dtype=np.float32))
+    seconds = inertias + squares - jnp.einsum("li,lj->lij", firsts, centres)
+
+    def momenta(mass, first, second, turn, slide):
+        spin = jnp.einsum("lij,lj->li", second, turn) + jnp.cross(first, slide)
+        return spin, _times(mass, slide) + jnp.cross(turn, first)
+
+    beyond = (_beyond(masses), _beyond(firsts), _beyond(seconds))
+    spin, push = momenta(*beyond, axes, moments)
+    upper = jnp.triu(axes @ spin.T + moments @ push.T)
+    mass = upper + upper.T + jnp.diag(ARMATURE - jnp.diagonal(upper))
+
+    by_turn, by_slide = _times(speeds, axes), _times(speeds, moments)
+    turn, slide = jnp.cumsum(by_turn, axis=0), jnp.cumsum(by_slide, axis=0)
+    turned = jnp.cumsum(jnp.cross(turn, by_turn), axis=0)
+    slid = jnp.cumsum(jnp.cross(turn, by_slide) + jnp.cross(slide, by_turn), axis=0)
+    slid = slid.at[:, 2].add(GRAVITY)
+    spin, push = momenta(masses, firsts, seconds, turn, slide)
+    torque, force = momenta(masses, firsts, seconds, turned, slid)
+    torque = _beyond(torque + jnp.cross(turn, spin) + jnp.cross(slide, push))
+    force = _beyond(force + jnp.cross(turn, push))
+    return Forces(mass, (axes * torque + moments * force).sum(1))
 
 
 class Weld(NamedTuple):
@@ -271,22 +269,20 @@ class Weld(NamedTuple):
     slope: Float[Array, "6 7"]
 
 
-def weld(at: Frames, axes: Float[Array, "7 3"], goal: Point) -> Weld:
+def weld(at: Frames, goal: Point) -> Weld:
     """How far the hand is from where it is dragged.
 
     Args:
       at: where the links are.
-      axes: `[7, 3]` of the joints.
       goal: `[3]` the point that drags the hand, metres.
     """
-    quat = quaternion(at.hand_turn)
-    own = axes @ at.hand_turn
-    half = quat[0] * own - _cross(own, quat[1:])
-    slope = jnp.concatenate(
-        [_cross(axes, at.hand - at.origins), 0.5 * TORQUE_SCALE * half], axis=1
-    )
-    error = jnp.concatenate([at.hand - goal, TORQUE_SCALE * quat[1:]])
-    return Weld(error, slope.T)
+    axes, (w, *v) = at.turns[:, :, 2], at.turn
+    own = axes @ at.hand_axes
+    v = jnp.broadcast_to(jnp.stack(v), own.shape)
+    moved = jnp.cross(axes, at.hand[None] - at.origins)
+    turned = 0.5 * TORQUE_SCALE * (w * own - jnp.cross(own, v))
+    error = jnp.concatenate([at.hand - goal, TORQUE_SCALE * at.turn[1:]])
+    return Weld(error, jnp.concatenate([moved, turned], axis=1).T)
 
 
 def motion(goal: Point, start: Arm, count: int = STEPS) -> Arm:
@@ -295,7 +291,7 @@ def motion(goal: Point, start: Arm, count: int = STEPS) -> Arm:
     Args:
       goal: `[3]` the point that drags the hand, metres.
       start: the arm at the beginning.
-      count: time steps; forces are those of the first.
+      count: time steps; M, J and c are those of the first.
 
     Returns:
       `[count + 1, 7]` its states, the first of which is the start.
@@ -306,9 +302,9 @@ def motion(goal: Point, start: Arm, count: int = STEPS) -> Arm:
       (6, 7)
     """
     at = frames(start.angles)
-    mass, bias, axes = dynamics(at, start.speeds)
-    error, slope = weld(at, axes, goal)
-    pull = slope.T * _WEIGHTS
+    mass, bias = dynamics(at, start.speeds)
+    error, slope = weld(at, goal)
+    pull = slope.T @ np.diag(_WEIGHTS)
     solve = lambda factor, x: jax.scipy.linalg.cho_solve((factor, True), x)
     stiff = jnp.linalg.cholesky(mass + pull @ slope)
     slow = jnp.linalg.cholesky(mass + TIMESTEP * DAMPING * jnp.eye(len(LINKS)))
@@ -316,14 +312,14 @@ def motion(goal: Point, start: Arm, count: int = STEPS) -> Arm:
     now, states = start, [start]
     for _ in range(count):
         wanted = -_BRAKE * (slope @ now.speeds) - _SPRING * error
-        force = pull @ wanted - DAMPING * now.speeds - bias
-        free = solve(stiff, force)
+        free = solve(stiff, pull @ wanted - DAMPING * now.speeds - bias)
         # The limit pushes where the shoulder is beyond it, and never pulls.
         beyond = now.angles[SHOULDER] - LIMIT
         back = -_BRAKE * now.speeds[SHOULDER] - _SPRING * beyond - free[SHOULDER]
         push = _LIMIT_FORCE * back / (1.0 + _LIMIT_FORCE * yielding[SHOULDER])
         push = jnp.where((beyond > 0) & (push < 0), push, 0.0)
-        speeds = now.speeds + TIMESTEP * solve(slow, mass @ (free + push * yielding))
+        gained = TIMESTEP * solve(slow, mass @ (free + push * yielding))
+        speeds = now.speeds + gained
         error = error + slope @ (TIMESTEP * speeds)
         now = Arm(now.angles + TIMESTEP * speeds, speeds)
         states.append(now)
@@ -342,26 +338,15 @@ def after_reset(goal: Point) -> Arm:
       >>> frames(arm.angles).hand.round(3).tolist()
       [0.005..., 0.601..., 0.195...]
     """
+    zero = jnp.zeros(len(LINKS), goal.dtype)
     step = lambda _, arm: jax.tree.map(lambda x: x[1], motion(goal, arm, 1))
-    return jax.lax.fori_loop(
-        0, RESET_STEPS, step, Arm(*jnp.zeros((2, len(LINKS)), goal.dtype))
-    )
+    return jax.lax.fori_loop(0, RESET_STEPS, step, Arm(zero, zero))
 
 
-def _cross(a: Array, b: Array) -> Array:
-    (ax, ay, az), (bx, by, bz) = (jnp.moveaxis(x, -1, 0) for x in (a, b))
-    return jnp.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
+def _times(weights: Float[Array, "7"], rows: Float[Array, "7 3"]) -> Array:
+    return weights[:, None] * rows
 
 
-def _of(matrix: Array, vector: Array) -> Array:
-    """Products of matrices and vectors, which compile to one loop, unlike `@`."""
-    return (matrix * vector[..., None, :]).sum(-1)
-
-
-def _product(a: Array, b: Array) -> Array:
-    return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
-
-
-def _from_the_end(rows: Array) -> Array:
+def _beyond(rows: Array) -> Array:
     """For every link the sum over it and all that follow."""
     return jnp.flip(jnp.cumsum(jnp.flip(rows, 0), axis=0), 0)

@@ -4,8 +4,9 @@ A contact pushes apart like a critically damped spring that is regularised: of t
 acceleration that the spring asks for, a share d (the impedance) is met. The official
 scenes have elliptic friction cones, MuJoCo XLA is quick with pyramids, and the same
 numbers mean a softer contact there, by up to seven times. `pyramid` makes up for it.
-MuJoCo's documentation, "Computation" and "Modeling: solver parameters". And MuJoCo 3.3.0,
-which official scenes are simulated by, counts half the depth of one box in another.
+MuJoCo's documentation, "Computation" and "Modeling: solver parameters". And MuJoCo
+3.3.0, by which official scenes are simulated, counts half the depth of one box in
+another.
 """
 
 from typing import NamedTuple

@@ -15,15 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.types import Array, Float
-from jaxmeta.manipulation.arm import (
-    STEPS,
-    TIMESTEP,
-    Arm,
-    after_reset,
-    frames,
-    motion,
-    quaternion,
-)
+from jaxmeta.manipulation.arm import STEPS, TIMESTEP, Arm, after_reset, frames, motion
 from jaxmeta.manipulation.shaping import Point
 
 STEP_LENGTH = 0.01
@@ -71,7 +63,7 @@ def started(goal: Point) -> Free:
 
     Example:
       >>> at(started(jnp.array([0.0, 0.6, 0.2]))).position.round(3).tolist()
-      [0.004..., 0.602..., 0.15...]
+      [0.004..., 0.601..., 0.15...]
     """
     arm = after_reset(goal)
     tips = lambda angles: _seen(angles)[0]
@@ -136,5 +128,4 @@ def force(now: Moving, after: Moving, timestep: float, hand: Any, velocity: Any)
 def _seen(angles: Float[Array, "7"]) -> tuple[Point, Float[Array, "4"]]:
     """Position of the tips and turn of the hand."""
     found = frames(angles)
-    tips = found.hand + (found.hand_turn * TIPS).sum(-1)
-    return tips, quaternion(found.hand_turn)
+    return found.hand + found.hand_axes @ TIPS, found.turn

@@ -1,8 +1,8 @@
 """What is drawn beyond what is simulated: colours, table, lights, goal and arm.
 
 The scene is the one that is simulated; nothing of this has a part in the physics. Where
-robot and table stand is as official (Yu et al., Meta-World, CoRL 2019); the robot's arm
-is two straight links whose elbow is computed, not seven joints.
+robot and table stand is as official (Yu et al., Meta-World, CoRL 2019), and the robot's
+joints are those of the arm that the hand hangs on, drawn as straight links.
 """
 
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -201,52 +201,32 @@ def ball(middle: Place, radius: float, colour: Colour) -> Capsule:
       radius: metres.
       colour: its colour.
     """
-    return Capsule(middle, middle + 1e-4 * UP, radius, colour)
+    return Capsule(middle, middle + np.array([0.0, 0.0, 1e-4]), radius, colour)
 
 
-UP = np.array([0.0, 0.0, 1.0])
-FOOT, SHOULDER = -0.9 * UP, 0.32 * UP
+FOOT = np.array([0.0, 0.0, -0.9])
 """Of the robot, metres."""
 
-WRIST = 0.24
-"""Height of the end of the lower arm above the hand, metres."""
-
-LENGTH = 0.6
-"""Of each of the arm's two links, metres."""
-
-TILT = np.deg2rad(50.0)
-"""How far the elbow points aside, to the robot's left, from straight up."""
+THICK = (0.09, 0.08, 0.065, 0.06, 0.05, 0.05, 0.045, 0.03)
+"""Radii of the arm's links from the foot on, metres."""
 
 
-def arm(hand: Place) -> list[Capsule]:
+def arm(origins: Float[np.ndarray, "7 3"], hand: Place) -> list[Capsule]:
     """The arm that holds the hand, and what it stands on.
 
-    With shoulder and wrist `d` apart, the elbow of two links of length `l` is
-    `sqrt(l^2 - d^2 / 4)` off the middle between them. Beyond `2 l` links are stretched.
-
     Args:
-      hand: `[3]` metres.
+      origins: `[7, 3]` of its links, as `arm.frames` has them, metres.
+      hand: `[3]` where its last link ends, metres.
 
     Example:
-      >>> upper, lower = arm(np.array([0.0, 0.6, 0.2]))[1:3]
-      >>> [round(float(np.linalg.norm(x.end - x.start)), 6) for x in (upper, lower)]
-      [0.6, 0.6]
+      >>> links = arm(np.zeros((7, 3)), np.array([0.0, 0.6, 0.2]))
+      >>> len(links), links[-1].end.tolist()
+      (15, [0.0, 0.6, 0.2])
     """
-    wrist = hand + WRIST * UP
-    way = wrist - SHOULDER
-    apart = np.linalg.norm(way)
-    aside = np.cross(UP, way)
-    aside /= np.linalg.norm(aside)
-    above = np.cross(way / apart, aside)
-    off = np.sqrt(max(LENGTH**2 - apart**2 / 4, 0.0))
-    middle = (SHOULDER + wrist) / 2
-    elbow = middle + off * (np.cos(TILT) * above + np.sin(TILT) * aside)
-    return [
-        Capsule(FOOT, SHOULDER, 0.09, DARK),
-        Capsule(SHOULDER, elbow, 0.04, WHITE),
-        Capsule(elbow, wrist, 0.034, WHITE),
-        Capsule(wrist, hand + 0.08 * UP, 0.026, WHITE),
-        ball(SHOULDER, 0.1, DARK),
-        ball(elbow, 0.05, DARK),
-        ball(wrist, 0.038, DARK),
+    points = [FOOT, *origins, hand]
+    links = [
+        Capsule(start, end, radius, WHITE)
+        for start, end, radius in zip(points[:-1], points[1:], THICK, strict=True)
     ]
+    joints = zip(origins, THICK[1:], strict=True)
+    return [*(ball(at, 1.1 * radius, DARK) for at, radius in joints), *links]

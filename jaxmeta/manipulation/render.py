@@ -22,6 +22,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxmeta.manipulation import looks
+from jaxmeta.manipulation.arm import frames
 from jaxmeta.manipulation.env import ManipulationEnv, Play
 from jaxmeta.manipulation.tasks import TASKS
 
@@ -119,6 +120,7 @@ class Renderer:
             np.asarray(data.qpos),
             np.asarray(play.fixture),
             np.asarray(play.episode.target),
+            np.asarray(play.free.arm.angles),
         )
 
     def draw(
@@ -127,6 +129,7 @@ class Renderer:
         qpos: Float[np.ndarray, "15"],
         fixture: Float[np.ndarray, "3"],
         target: Float[np.ndarray, "3"],
+        angles: Float[np.ndarray, "7"],
     ) -> Picture:
         """Draws a task's scene.
 
@@ -135,9 +138,12 @@ class Renderer:
           qpos: `[15]` positions: hand, fingers, free body, mechanism.
           fixture: `[3]` where the fixture stands, metres.
           target: `[3]` the goal, metres.
+          angles: `[7]` of the arm's joints, radians.
         """
         model, data = self._scenes[task]
+        found = jax.device_get(_frames(jnp.asarray(angles)))
         model.body("fixture").pos = fixture
+        model.body("hand").quat = found.turn
         data.qpos[:] = qpos
         mj.mj_kinematics(model, data)
         mj.mj_camlight(model, data)
@@ -150,7 +156,7 @@ class Renderer:
             mj.mjtCatBit.mjCAT_ALL,
             self._scene,
         )
-        for capsule in looks.arm(data.body("hand").xpos):
+        for capsule in looks.arm(found.origins, data.geom("palm").xpos):
             self._add(capsule)
         self._add(looks.ball(target, GOAL_RADIUS, looks.GREEN))
         picture = np.empty((self._rect.height, self._rect.width, 3), np.uint8)
@@ -222,6 +228,9 @@ def contact_sheet(path: Path) -> None:
         middle = (x + width / 2, y + LABEL / 2)
         pen.text(middle, name, fill="black", font=font, anchor="mm")
     sheet.save(path)
+
+
+_frames = jax.jit(frames)
 
 
 @functools.cache

@@ -372,7 +372,10 @@ def _pairs(geometry: Geometry) -> list[str]:
         *(f"wall_{i}" for i in range(NUM_WALLS)),
         *(f"fixed_{i}" for i in range(NUM_FIXED)),
     ]
-    still = [("floor", geometry.floor_of), *((name, geometry.still_of) for name in boxes)]
+    still = [
+        ("floor", geometry.floor_of),
+        *((name, geometry.still_of) for name in boxes),
+    ]
     thing, grip, friction = geometry.free_of, geometry.grip, geometry.friction
     return [
         *(_pair(a, b, grip, 4, PAD, thing) for a in pads for b in free),

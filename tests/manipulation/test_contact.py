@@ -40,5 +40,5 @@ def test_a_pyramid_is_as_stiff_as_a_cone(material, friction, condim):
 
 def test_a_contact_has_the_mean_of_both_materials():
     expected = (0.01, 0.97, 0.99, 0.01)
-    np.testing.assert_allclose(between(PAD, OBJECT), expected)
+    np.testing.assert_allclose(between(PAD, OBJECT)[:4], expected)
     assert between(TABLE, PAD) == between(PAD, TABLE)

@@ -10,9 +10,8 @@ import pytest
 
 from jaxmeta.core.testing import compilations
 from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
-from jaxmeta.manipulation.hand import Moving, free_motion
+from jaxmeta.manipulation.hand import TIPS, free_motion
 from jaxmeta.manipulation.physics import Physics, compile_scene
-from jaxmeta.manipulation.sensors import TIP
 from jaxmeta.manipulation.tasks import TASKS
 from jaxmeta.manipulation.training import wrap
 
@@ -54,6 +53,7 @@ def compared(room):
         data = mujoco.MjData(model)
         model.body("fixture").pos = state.info["play"].fixture[i]
         data.qpos[:] = state.pipeline_state.qpos[i]
+        data.qvel[:] = state.pipeline_state.qvel[i]
         loops.append((task.name, model, data))
     actions = rng.uniform(-1, 1, size=(100, len(loops), 4)).astype(np.float32)
     actions[:, :, 2] = np.abs(actions[:, :, 2])
@@ -62,9 +62,9 @@ def compared(room):
     for action in actions:
         free = state.info["play"].free
         state = room.step(state, jnp.asarray(action))
-        path = jax.tree.map(np.asarray, move(state.info["play"].goal, free))
+        path, _ = jax.tree.map(np.asarray, move(state.info["play"].goal, free))
         for i, (name, model, data) in enumerate(loops):
-            own = Moving(path.position[i], path.velocity[i])
+            own = jax.tree.map(lambda rows, i=i: rows[i], path)
             physics.step_in_c(model, data, float(action[i, 3]), own)
             pairs = [model.geom(i).name for i in data.contact.geom.flat]
             if {"left_pad", "right_pad", "palm"} & set(pairs):
@@ -185,7 +185,7 @@ def test_an_episode_is_solved_once_however_long_actions_are_held():
         step, solved, succeeded = jax.jit(envs.step), 0.0, 0.0
         for _ in range(40 // repeat):
             seen = np.asarray(state.obs)
-            way = seen[:, 36:] - seen[:, :3] + np.array([0.0, 0.0, TIP])
+            way = seen[:, 36:] - seen[:, :3] - TIPS
             state = step(state, jnp.asarray(np.c_[10.0 * way, np.zeros(16)]))
             solved += np.asarray(state.metrics["solved"])
             succeeded = np.maximum(succeeded, state.metrics["success"])
@@ -234,8 +234,7 @@ def test_either_version_of_the_reward_can_be_asked_for():
         made[version] = jax.jit(env.step)(state, jnp.zeros(4))
     np.testing.assert_array_equal(made["v1"].obs, made["v2"].obs)
     seen = np.asarray(made["v1"].obs)
-    tips = seen[:3] - np.array([0.0, 0.0, TIP], np.float32)
-    apart = np.linalg.norm(seen[4:7] - tips)
+    apart = np.linalg.norm(seen[4:7] - (seen[:3] + TIPS))
     assert float(made["v1"].reward) == pytest.approx(-apart, abs=1e-3)
     assert float(made["v2"].reward) > 0
 

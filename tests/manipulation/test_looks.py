@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxmeta.manipulation.looks import GREEN, PARTS, SHOULDER, arm, dressed
+from jaxmeta.manipulation.looks import FOOT, GREEN, PARTS, arm, dressed
 from jaxmeta.manipulation.looks import TASKS as COLOURS
 from jaxmeta.manipulation.tasks import TASKS
 
@@ -42,21 +42,10 @@ def test_a_light_part_of_a_dark_whole():
     assert colour("mechanism_capsule_0") < 0.3  # its handle
 
 
-def test_the_arm_holds_the_hand():
-    rng = np.random.default_rng(0)
-    for hand in rng.uniform((-0.5, 0.4, 0.05), (0.5, 0.9, 0.5), size=(50, 3)):
-        _, upper, lower, wrist, *_ = arm(hand)
-        np.testing.assert_allclose(upper.start, SHOULDER)
-        np.testing.assert_allclose(upper.end, lower.start)
-        np.testing.assert_allclose(lower.end, wrist.start)
-        np.testing.assert_allclose(wrist.end[:2], hand[:2])
-        for link in (upper, lower):
-            assert np.linalg.norm(link.end - link.start) == pytest.approx(0.6)
-        middle = (SHOULDER + lower.end) / 2
-        assert upper.end[2] > middle[2]  # the elbow is up
-
-
-def test_out_of_reach_the_arm_is_straight():
-    _, upper, lower, *_ = arm(np.array([0.0, 3.0, 0.08]))
-    np.testing.assert_allclose(upper.end, [0.0, 1.5, 0.32])
-    np.testing.assert_allclose(lower.end, [0.0, 3.0, 0.32])
+def test_the_arm_is_one_chain_from_the_foot_to_the_hand():
+    origins, hand = np.random.default_rng(0).normal(size=(7, 3)), np.ones(3)
+    drawn = arm(origins, hand)
+    balls, links = drawn[:7], drawn[7:]
+    np.testing.assert_array_equal([x.start for x in links], [FOOT, *origins])
+    np.testing.assert_array_equal([x.end for x in links], [*origins, hand])
+    np.testing.assert_array_equal([x.start for x in balls], origins)

@@ -83,7 +83,8 @@ def coasting(name, timestep):
     data.qpos[:3], data.qpos[-3:] = (0.0, 0.4, 0.4), MOVING[name]
     data.qvel[3:5], data.qvel[-3:] = (0.1, -0.1), MOVING[name]
     hand = np.tile(data.qpos[:3], (6, 1))
-    return model, data, Moving(hand, np.zeros_like(hand))
+    down = np.tile([1.0, 0.0, 0.0, 0.0], (6, 1))
+    return model, data, Moving(hand, np.zeros_like(hand), down)
 
 
 @pytest.mark.parametrize("name", MOVING)

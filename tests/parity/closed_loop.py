@@ -117,7 +117,8 @@ class Loop:
 
     def draw(self, renderer):
         fixture = self.model.body("fixture").pos
-        return renderer.draw(0, self.data.qpos, fixture, np.array(self.episode.target))
+        target, angles = np.array(self.episode.target), np.array(self.free.arm.angles)
+        return renderer.draw(0, self.data.qpos, fixture, target, angles)
 
 
 def play(loop, vector, policy, *, trace=False, stop=True, watch=None):

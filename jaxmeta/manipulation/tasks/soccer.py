@@ -43,10 +43,9 @@ class Soccer(Carry):
     quat_order = "xyzw"
     radius = 0.07
     weights = (3.0, 1.0, 1.0)
-    # The ball is pushed by the edges of the fingers: officially of pads of friction 2
-    # and of claws of friction 1. The table has 1, just enough for a pushed ball
-    # to brake itself rather than to roll ahead; pyramids brake less, hence 2.
-    geometry = Geometry(free=(BALL,), fixed=GOAL, friction=2.0, grip=1.5)
+    # Officially with friction 1 on the table, just enough for a ball that is pushed to
+    # brake itself rather than to roll ahead; pyramids brake less.
+    geometry = Geometry(free=(BALL,), fixed=GOAL, friction=2.0)
 
     def place(self, vector):
         return placed(fixture=vector[3:], free=vector[:3])
