@@ -65,7 +65,8 @@ class ReachWall(Reach):
     """The same behind a wall, with a flatter puck."""
 
     name = "reach-wall"
-    geometry = Geometry(free=(FLAT_PUCK,), walls=(WALL,))
+    # The official puck comes to rest so deep in the table, and deeper.
+    geometry = Geometry(floor=-0.0009, free=(FLAT_PUCK,), walls=(WALL,))
     low = (-0.05, 0.6, 0.015, -0.05, 0.85, 0.05)
     high = (0.05, 0.65, 0.015, 0.05, 0.9, 0.3)
     goal_low, goal_high = low[3:], high[3:]
