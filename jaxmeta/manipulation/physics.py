@@ -23,6 +23,7 @@ import numpy as np
 from mujoco import mjx
 
 from jaxmeta.core.types import Array, Float, Int, Scalar
+from jaxmeta.manipulation.collision import quick
 from jaxmeta.manipulation.hand import Moving, force
 from jaxmeta.manipulation.scene import (
     IMPLICIT,
@@ -240,7 +241,7 @@ class Physics:
             qpos = qpos.at[-NUM_JOINTS:].add(-moved[-NUM_JOINTS:])
             return data.replace(qvel=data.qvel - lost, qpos=qpos)
 
-        with _promoting():
+        with _promoting(), quick():
             data = jax.lax.fori_loop(0, self.substeps, once, data)
             # Positions of bodies belong to the state before the last substep.
             return mjx.kinematics(turned(model, path.turn[-1]), data)
