@@ -64,7 +64,7 @@ class Link(NamedTuple):
     inertia: tuple[float, ...]
 
 
-HALF = 0.5**0.5
+_HALF = 0.5**0.5
 LINKS = (
     Link(
         (0.0, 0.0, 0.08),
@@ -82,28 +82,28 @@ LINKS = (
     ),
     Link(
         (0.0, -0.14, 0.1425),
-        (HALF, HALF, 0.0, 0.0),
+        (_HALF, _HALF, 0.0, 0.0),
         1.745,
         (-0.00016, -0.014967, 0.13582),
         (0.025506, 0.0253, 0.00341791, 4.41007e-06, 1.49521e-05, -0.00332041),
     ),
     Link(
         (0.0, -0.042, 0.26),
-        (HALF, -HALF, 0.0, 0.0),
+        (_HALF, -_HALF, 0.0, 0.0),
         2.5097,
         (-0.004813, -0.0281, -0.084154),
         (0.01016, 0.0065685, 0.0069078, -9.74018e-06, 0.000266245, 0.0030316),
     ),
     Link(
         (0.0, -0.125, -0.1265),
-        (HALF, HALF, 0.0, 0.0),
+        (_HALF, _HALF, 0.0, 0.0),
         1.1137,
         (-0.001889, 0.006899, 0.134095),
         (0.0135573, 0.0135556, 0.00136611, 1.80783e-05, 0.000134917, 0.00105606),
     ),
     Link(
         (0.0, 0.031, 0.275),
-        (HALF, -HALF, 0.0, 0.0),
+        (_HALF, -_HALF, 0.0, 0.0),
         1.5625,
         (0.006113, -0.023697, 0.076416),
         (0.0047328, 0.0029676, 0.0031762, 0.000115259, 4.62691e-05, -0.0011557),
@@ -307,8 +307,9 @@ def motion(goal: Point, start: Arm, count: int = STEPS) -> Arm:
     pull = slope.T @ np.diag(_WEIGHTS)
     solve = lambda factor, x: jax.scipy.linalg.cho_solve((factor, True), x)
     stiff = jnp.linalg.cholesky(mass + pull @ slope)
-    slow = jnp.linalg.cholesky(mass + TIMESTEP * DAMPING * jnp.eye(len(LINKS)))
-    yielding = solve(stiff, jnp.zeros(len(LINKS)).at[SHOULDER].set(1.0))
+    same = jnp.eye(len(LINKS), dtype=mass.dtype)
+    slow = jnp.linalg.cholesky(mass + TIMESTEP * DAMPING * same)
+    yielding = solve(stiff, same[SHOULDER])
     now, states = start, [start]
     for _ in range(count):
         wanted = -_BRAKE * (slope @ now.speeds) - _SPRING * error
@@ -327,6 +328,7 @@ def motion(goal: Point, start: Arm, count: int = STEPS) -> Arm:
 
 
 @jax.jit
+@jax.default_matmul_precision("highest")
 def after_reset(goal: Point) -> Arm:
     """The arm after the official reset, which sends it off with all joints at 0.
 

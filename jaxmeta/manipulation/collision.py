@@ -12,9 +12,11 @@ are contacts. At two edges the point between them is.
 A capsule and a box: the squared distance of a point of the axis from the box is convex,
 its derivative linear between where the axis enters or leaves one of the box's
 intervals. That gives the nearest point, and at a face both ends of what is above it.
+Along an edge of the box it has one contact, where C MuJoCo often finds two.
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -32,8 +34,11 @@ APART = 1.0
 PARALLEL = 0.999
 """Cosine from which directions are the same."""
 TINY = 1e-9
-
+"""What is less is divided by no more."""
 DIAGONALS = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], np.float32)
+"""Ways to the corners of a face, one after the other."""
+ASKEW = np.array([[1, 0.01], [-0.01, 1]], np.float32)
+"""Turns a little, so that of two corners one is farther."""
 
 
 class Placed(NamedTuple):
@@ -66,6 +71,10 @@ class Contacts(NamedTuple):
 
 def box_box(a: Placed, b: Placed) -> Contacts:
     """Up to four contacts of two boxes.
+
+    Args:
+      a: the first box.
+      b: the second one.
 
     Example:
       >>> cube = lambda z: Placed(jnp.array([0.0, 0.0, z]), jnp.eye(3), jnp.ones(3))
@@ -163,9 +172,7 @@ def _far_apart(points: _Points, depths: Float[Array, " n"]) -> tuple[Any, Any, A
       Places, depths and whether there is such a point, of four.
     """
     below = points.there & (depths > 1e-6)
-    # Ties go one way round: an edge gives two contacts and not the same one twice.
-    weights = np.array([[1.0], [1.01], [1.02], [1.03]], np.float32)
-    along = (weights * DIAGONALS) @ points.place[:, :2].T
+    along = (DIAGONALS @ ASKEW) @ points.place[:, :2].T
     chosen = jnp.argmax(jnp.where(below[None], along, -jnp.inf), axis=1)
     hot = chosen[:, None] == jnp.arange(len(depths))[None]
     again = jnp.tril(chosen[:, None] == chosen[None], -1).any(1)
@@ -197,7 +204,8 @@ def _edges(a: Placed, b: Placed, cosines: Array, in_b: Point) -> _Edges:
     reach_b += after(b.size, 0)[:, None] * ahead(size, 0)
     apart = after(in_b, 0)[:, None] * ahead(cosines, 0)
     apart -= ahead(in_b, 0)[:, None] * after(cosines, 0)
-    squares = 1.0 - cosines * cosines
+    # Of the sine, from the other cosines: 1 less the square of its own cancels.
+    squares = ahead(cosines**2, 0) + after(cosines**2, 0)
     crossed = squares > 1e-6
     scale = jax.lax.rsqrt(jnp.where(crossed, squares, 1.0))
     overlaps = jnp.where(
@@ -206,7 +214,8 @@ def _edges(a: Placed, b: Placed, cosines: Array, in_b: Point) -> _Edges:
     pair = jnp.argmin(overlaps)
     of_a, of_b = pair % 3, pair // 3
     edge_a, edge_b = _entry(a.turn.T, of_a), _entry(b.turn.T, of_b)
-    normal = jnp.cross(edge_b, edge_a) * _entry(scale.reshape(-1), pair)
+    normal = jnp.cross(edge_b, edge_a)
+    normal = normal / jnp.maximum(jnp.sqrt(normal @ normal), TINY)
     normal = normal * jnp.where(normal @ (a.place - b.place) > 0, -1.0, 1.0)
 
     def middle(box, axis, way):
@@ -215,7 +224,7 @@ def _edges(a: Placed, b: Placed, cosines: Array, in_b: Point) -> _Edges:
 
     from_a, from_b = middle(a, of_a, normal), middle(b, of_b, -normal)
     gap, cosine = from_b - from_a, edge_a @ edge_b
-    square = jnp.maximum(1.0 - cosine * cosine, 1e-6)
+    square = jnp.maximum(_entry(squares.reshape(-1), pair), 1e-6)
     on_a = (gap @ edge_a - cosine * (gap @ edge_b)) / square
     on_b = (cosine * (gap @ edge_a) - gap @ edge_b) / square
     place = 0.5 * (from_a + on_a * edge_a + from_b + on_b * edge_b)
@@ -224,6 +233,10 @@ def _edges(a: Placed, b: Placed, cosines: Array, in_b: Point) -> _Edges:
 
 def capsule_box(capsule: Placed, box: Placed) -> Contacts:
     """Up to two contacts of a capsule and a box.
+
+    Args:
+      capsule: along its z axis.
+      box: the box.
 
     Example:
       >>> box = Placed(jnp.zeros(3), jnp.eye(3), jnp.ones(3))
@@ -262,20 +275,27 @@ def capsule_box(capsule: Placed, box: Placed) -> Contacts:
     first = jnp.maximum(jnp.where(free, -1.0, enter).max(), -1.0)
     last = jnp.minimum(jnp.where(free, 1.0, leave).min(), 1.0)
     flat = (~is_out | (faces.max() > PARALLEL)) & (last >= first)
-    times = jnp.where(flat, jnp.stack([first, last]), nearest)
-    points = middle[None] + times[:, None] * way[None]
+    # The nearest point may be beyond the face by a little.
+    first = jnp.where(is_out, jnp.minimum(first, nearest), first)
+    last = jnp.where(is_out, jnp.maximum(last, nearest), last)
+    chosen = jnp.where(flat, jnp.stack([first, last]), nearest)
+    points = middle[None] + chosen[:, None] * way[None]
     normal = jnp.where(flat, outward, off)
     signed = jnp.where(is_out, gap, -gap)
-    apart = jnp.where(flat, points @ outward - half @ jnp.abs(outward), signed) - radius
+    gaps = jnp.where(flat, points @ outward - half @ jnp.abs(outward), signed)
     second = flat & (last - first > 1e-3)
-    apart = jnp.stack([apart[0], jnp.where(second, apart[1], APART)])
+    apart = jnp.stack([gaps[0] - radius, jnp.where(second, gaps[1] - radius, APART)])
     middles = points - (radius + 0.5 * apart)[:, None] * normal[None]
     place = box.place[None] + middles @ box.turn.T
     return Contacts(apart, place, -(box.turn @ normal))
 
 
 def frame(normal: Point) -> Float[Array, "3 3"]:
-    """Rows of a frame whose first is the normal, as MuJoCo makes it."""
+    """Rows of a frame whose first is the normal, as MuJoCo makes it.
+
+    Args:
+      normal: `[3]` of length 1.
+    """
     y = jnp.where(jnp.abs(normal[1]) < 0.5, jnp.arange(3) == 1, jnp.arange(3) == 2)
     y = y - normal * (normal @ y.astype(normal.dtype))
     y = y * jax.lax.rsqrt(y @ y)
@@ -284,14 +304,14 @@ def frame(normal: Point) -> Float[Array, "3 3"]:
 
 @contextlib.contextmanager
 def quick() -> Iterator[None]:
-    """Within it MuJoCo XLA is traced with these functions."""
-    table: dict[Any, Any] = collision_driver._COLLISION_FUNC
-    before = dict(table)
-    table.update(_TABLE)
-    try:
-        yield
-    finally:
-        table.update(before)
+    """Within it MuJoCo XLA is traced with these functions, by one thread at a time."""
+    with _LOCK:
+        before = {types: _MJX_TABLE[types] for types in _TABLE}
+        _MJX_TABLE.update(_TABLE)
+        try:
+            yield
+        finally:
+            _MJX_TABLE.update(before)
 
 
 def _for_mjx(function: Callable[..., Contacts], ncon: int) -> Any:
@@ -301,13 +321,15 @@ def _for_mjx(function: Callable[..., Contacts], ncon: int) -> Any:
         del key
         of = lambda i: Placed(data.geom_xpos[i], data.geom_xmat[i], model.geom_size[i])
         found = jax.vmap(function)(of(geom[:, 0]), of(geom[:, 1]))
-        frames = jnp.repeat(jax.vmap(frame)(found.normal), ncon, axis=0)
-        return found.distance.reshape(-1), found.place.reshape(-1, 3), frames
+        turns = jnp.repeat(jax.vmap(frame)(found.normal), ncon, axis=0)
+        return found.distance.reshape(-1), found.place.reshape(-1, 3), turns
 
     collide.ncon = ncon  # pyright: ignore[reportFunctionMemberAccess] - read by MJX
     return collide
 
 
+_LOCK = threading.RLock()
+_MJX_TABLE: dict[Any, Any] = collision_driver._COLLISION_FUNC
 _TABLE = {
     (GeomType.BOX, GeomType.BOX): _for_mjx(box_box, 4),
     (GeomType.CAPSULE, GeomType.BOX): _for_mjx(capsule_box, 2),

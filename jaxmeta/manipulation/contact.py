@@ -34,6 +34,7 @@ WRIST = Material(0.02, 0.9, 0.95, 0.001)
 """MuJoCo's own numbers: of the official wrist."""
 
 TABLE = WRIST._replace(box=True)
+"""The same for the table, a box."""
 
 OBJECT = Material(0.01, 0.99, 0.99, 0.01)
 """Of almost everything that official tasks put on the table."""
@@ -42,7 +43,8 @@ BOX = OBJECT._replace(box=True)
 """Of what is a box among it."""
 
 PAD = Material(0.01, 0.95, 0.99, 0.01)
-"""Of the fingers."""
+"""Of the fingers. Officially they are boxes, and their contacts begin 1 mm early, which
+comes to much the same as deep in a thing as they are when it is held."""
 
 
 def between(a: Material, b: Material) -> Material:

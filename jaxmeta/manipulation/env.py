@@ -15,7 +15,7 @@ from brax.envs.base import Env, State
 from jax.core import Tracer
 
 from jaxmeta.core.types import Array, Bool, Float, Int, Scalar
-from jaxmeta.manipulation.hand import STEP_LENGTH, Free, at, free_motion, started
+from jaxmeta.manipulation.hand import STEP_LENGTH, Free, free_motion, moment, started
 from jaxmeta.manipulation.observation import Frame, clipped, frame, layout_of, observe
 from jaxmeta.manipulation.physics import (
     NUM_JOINTS,
@@ -143,7 +143,7 @@ class ManipulationEnv(Env):
         self._layouts = stack([layout_of(task) for task in self.tasks])
         column = lambda name: jnp.array([getattr(task, name) for task in self.tasks])
         self._hand_start = column("hand_start")
-        self._started = stack([_started(task.hand_start) for task in self.tasks])
+        self._started = stack([_started(*task.hand_start) for task in self.tasks])
         self._hand_low, self._hand_high = column("hand_low"), column("hand_high")
         padded = lambda x: (*x, *(0.0,) * (VECTOR - len(x)))
         self._low = jnp.array([padded(task.low) for task in self.tasks])
@@ -230,7 +230,7 @@ class ManipulationEnv(Env):
         goal = self._hand_start[task]
         model = self.models.of(task, place.fixture)
         free = jax.tree.map(lambda rows: rows[task], self._started)
-        data: Any = start(model, at(free), place)
+        data: Any = start(model, moment(free), place)
         now = self._read(task, data)
         begin = lambda t, v: t.begin(_own(t, v), now, now.tcp)
         episode = self._ask(task, begin, vector)
@@ -375,9 +375,10 @@ def typed(keys: Array) -> Array:
 
 
 @functools.cache
-def _started(goal: tuple[float, ...]) -> Free:
+def _started(*goal: float) -> Free:
     """The hand after the official reset, which takes a while to simulate."""
-    return started(jnp.array(goal))
+    with jax.ensure_compile_time_eval():
+        return jax.device_get(started(jnp.array(goal)))
 
 
 def _own(task: ManipulationTask, vector: Float[Array, "6"]) -> Array:

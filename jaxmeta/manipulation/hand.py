@@ -2,8 +2,7 @@
 
 Where nothing touches it the hand follows the arm (`arm`), which knows of no contact. A
 hand that is held up is dragged towards where a free one would be, by a spring that is
-as stiff as the official weld, `1 / (time^2 (1 - d) w)`, for a time constant of 20 ms,
-an impedance d of .95 and the inverse weight w of the official hand, 6.1 / kg; mass and
+as stiff as the official weld, `1 / (time^2 (1 - d) w)` with the arm's numbers; mass and
 damping are what weld and arm have in the mean. How it is turned is the arm's alone, and
 what it holds is carried along: a hand moves as the middle between its finger tips.
 """
@@ -15,14 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.types import Array, Float
-from jaxmeta.manipulation.arm import STEPS, TIMESTEP, Arm, after_reset, frames, motion
+from jaxmeta.manipulation.arm import (
+    IMPEDANCE,
+    STEPS,
+    TIME,
+    TIMESTEP,
+    WELD_WEIGHTS,
+    Arm,
+    after_reset,
+    frames,
+    motion,
+)
 from jaxmeta.manipulation.shaping import Point
 
 STEP_LENGTH = 0.01
 """How far an action of 1 moves the point that drags the hand, metres."""
 
-MASS, WELD_STIFFNESS, WELD_DAMPING = 6.0, 8186.0, 440.0
-"""Of the hand with what hangs on it, kg, N/m and N s/m."""
+WELD_STIFFNESS = 1 / (TIME**2 * (1 - IMPEDANCE) * WELD_WEIGHTS[0])
+MASS, WELD_DAMPING = 6.0, 440.0
+"""Of the hand with what hangs on it, N/m; kg and N s/m."""
 
 
 TIPS = np.array([0.0, 0.0, -0.045], np.float32)
@@ -55,6 +65,7 @@ class Free(NamedTuple):
     velocity: Point
 
 
+@jax.default_matmul_precision("highest")
 def started(goal: Point) -> Free:
     """The hand after the official reset, in which it still swings a little.
 
@@ -62,7 +73,7 @@ def started(goal: Point) -> Free:
       goal: `[3]` the point it was sent to, metres.
 
     Example:
-      >>> at(started(jnp.array([0.0, 0.6, 0.2]))).position.round(3).tolist()
+      >>> moment(started(jnp.array([0.0, 0.6, 0.2]))).position.round(3).tolist()
       [0.004..., 0.601..., 0.15...]
     """
     arm = after_reset(goal)
@@ -71,6 +82,7 @@ def started(goal: Point) -> Free:
     return Free(arm, velocity)
 
 
+@jax.default_matmul_precision("highest")
 def free_motion(goal: Point, start: Free, count: int) -> tuple[Moving, Free]:
     """How a hand moves in a step of the environment if nothing touches it.
 
@@ -101,7 +113,8 @@ def free_motion(goal: Point, start: Free, count: int) -> tuple[Moving, Free]:
     return Moving(places, velocities, turns), Free(end, velocities[-1])
 
 
-def at(free: Free) -> Moving:
+@jax.default_matmul_precision("highest")
+def moment(free: Free) -> Moving:
     """The moment of a hand that nothing ever touched."""
     place, turn = _seen(free.arm.angles)
     return Moving(place, free.velocity, turn)

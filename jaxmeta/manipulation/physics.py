@@ -10,10 +10,11 @@ keeps the nearest pairs of every kind by their bounding spheres: large boxes wou
 crowd the fingers out.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +45,7 @@ STEP_TIME = 0.0125
 """From one observation to the next, seconds."""
 
 NUM_SLIDES, NUM_JOINTS = 5, 3
-"""Slides of the hand and its fingers, the first positions of the state, and joints of
+"""Slides of the tips and the fingers, the first positions of the state, and joints of
 the mechanism, the last."""
 
 
@@ -104,7 +105,7 @@ def compile_scenes(
       ValueError: for a scene that needs another program than the generic one, naming
         the task and what differs.
     """
-    with _promoting():
+    with _for_mjx():
         generic = mjx.put_model(compile_scene(_generic(), timestep), impl="jax")
         models = [
             mjx.put_model(compile_scene(g, timestep), impl="jax") for g in geometries
@@ -224,10 +225,9 @@ class Physics:
           model: of the task, its fixture in place.
           data: the state.
           grip: what the fingers do, from -1 (open) to 1 (close).
-          path: `[substeps + 1, 3]` how a free hand moves meanwhile.
+          path: `[substeps + 1, ...]` how a free hand moves meanwhile.
         """
         data = data.replace(ctrl=jnp.stack([grip, -grip]))
-
         moment = lambda i: jax.tree.map(lambda x: x[i], path)
 
         def once(i: Array, data: Any):
@@ -241,7 +241,7 @@ class Physics:
             qpos = qpos.at[-NUM_JOINTS:].add(-moved[-NUM_JOINTS:])
             return data.replace(qvel=data.qvel - lost, qpos=qpos)
 
-        with _promoting(), quick():
+        with _for_mjx(), quick():
             data = jax.lax.fori_loop(0, self.substeps, once, data)
             # Positions of bodies belong to the state before the last substep.
             return mjx.kinematics(turned(model, path.turn[-1]), data)
@@ -313,20 +313,25 @@ def start(model: mjx.Model, hand: Moving, place: Placement) -> mjx.Data:
       hand: the hand.
       place: of everything else.
     """
-    with _promoting():
+    with _for_mjx():
         data = mjx.make_data(model)
     fingers = jnp.zeros(2)
     qpos = jnp.concatenate(
         [hand.position, fingers, place.free, place.free_quat, place.joints]
     ).astype(data.qpos.dtype)
     data = data.replace(qpos=qpos, qvel=data.qvel.at[:3].set(hand.velocity))
-    with _promoting():
+    with _for_mjx():
         return mjx.kinematics(turned(model, hand.turn), data)
 
 
-def _promoting():
-    """MJX broadcasts ranks, which a caller may have forbidden."""
-    return jax.numpy_rank_promotion("allow")
+@contextlib.contextmanager
+def _for_mjx() -> Iterator[None]:
+    """MJX broadcasts ranks, which a caller may have forbidden, and needs all digits."""
+    with (
+        jax.numpy_rank_promotion("allow"),
+        jax.default_matmul_precision("highest"),
+    ):
+        yield
 
 
 @functools.cache

@@ -135,7 +135,7 @@ class Renderer:
 
         Args:
           task: which of the environment's tasks.
-          qpos: `[15]` positions: hand, fingers, free body, mechanism.
+          qpos: `[15]` positions: tips, fingers, free body, mechanism.
           fixture: `[3]` where the fixture stands, metres.
           target: `[3]` the goal, metres.
           angles: `[7]` of the arm's joints, radians.
@@ -230,7 +230,7 @@ def contact_sheet(path: Path) -> None:
     sheet.save(path)
 
 
-_frames = jax.jit(frames)
+_frames = jax.jit(jax.default_matmul_precision("highest")(frames))
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """One scene of primitives for all tasks; a task is numbers in it, and nothing else.
 
-A gripper without an arm (three slides driven like the official hand, two fingers, a
+A gripper whose arm is elsewhere (three slides driven as `hand` says, two fingers, a
 palm), one free body, one mechanism (two slides and a hinge in a chain) on a fixture
 that is placed anew in every episode, and walls. MuJoCo compiles every task from the
 same template, so that what differs between tasks is arrays of equal shapes, and one

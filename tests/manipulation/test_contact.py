@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from jaxmeta.manipulation.contact import OBJECT, PAD, TABLE, between, pyramid
+from jaxmeta.manipulation.contact import BOX, OBJECT, PAD, TABLE, between, pyramid
 
 
 def held(cone, material, friction, condim):
@@ -41,4 +41,6 @@ def test_a_pyramid_is_as_stiff_as_a_cone(material, friction, condim):
 def test_a_contact_has_the_mean_of_both_materials():
     expected = (0.01, 0.97, 0.99, 0.01)
     np.testing.assert_allclose(between(PAD, OBJECT)[:4], expected)
+    assert between(BOX, BOX) == BOX
+    assert not between(BOX, OBJECT).box
     assert between(TABLE, PAD) == between(PAD, TABLE)

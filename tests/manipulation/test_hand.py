@@ -11,9 +11,9 @@ from jaxmeta.manipulation.hand import (
     TIPS,
     WELD_STIFFNESS,
     Moving,
-    at,
     force,
     free_motion,
+    moment,
     started,
 )
 from jaxmeta.manipulation.physics import MODES, compile_scene
@@ -48,7 +48,7 @@ def test_a_hand_moves_as_the_middle_between_its_tips(start):
 def test_nothing_in_the_way_the_hand_is_where_a_free_one_is(mode, start):
     physics = MODES[mode]
     model = compile_scene(Geometry(), physics.timestep)
-    data, free, first = mujoco.MjData(model), start, at(start)
+    data, free, first = mujoco.MjData(model), start, moment(start)
     data.qpos[:3], data.qvel[:3] = first.position, first.velocity
     goal = GOAL
     for i in range(40):
@@ -69,6 +69,8 @@ def test_a_held_hand_is_dragged_by_the_weld():
     expected = [0.0, 0.01 * WELD_STIFFNESS, 0.0]
     held = GOAL - [0.0, 0.01, 0.0]
     np.testing.assert_allclose(force(free, free, 0.0025, held, still), expected)
+    moving = force(free, free, 0.0025, GOAL, np.array([0.1, 0.0, 0.0]))
+    np.testing.assert_allclose(moving, [-44.0, 0.0, 0.0], atol=1e-6)
 
 
 @pytest.mark.parametrize("count", [1, 2, 10])

@@ -22,7 +22,7 @@ import mujoco
 import numpy as np
 
 from jaxmeta.manipulation.env import ManipulationEnv
-from jaxmeta.manipulation.hand import at, free_motion, started
+from jaxmeta.manipulation.hand import free_motion, moment, started
 from jaxmeta.manipulation.observation import clipped, frame, layout_of, observe
 from jaxmeta.manipulation.physics import Physics, compile_scene
 from jaxmeta.manipulation.render import Renderer, save_gif
@@ -89,7 +89,7 @@ class Loop:
         mujoco.mj_resetData(self.model, self.data)
         self.goal = np.array(self.task.hand_start, np.float64)
         self.free = started(jnp.asarray(self.goal, jnp.float32))
-        hand = at(self.free)
+        hand = moment(self.free)
         self.data.qpos[:3], self.data.qvel[:3] = hand.position, hand.velocity
         self.model.body("hand").quat = hand.turn
         self.data.qpos[5:8], self.data.qpos[8:12] = place.free, place.free_quat

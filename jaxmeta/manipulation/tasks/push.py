@@ -87,7 +87,7 @@ class PushBack(Carry):
     goal_low, goal_high = low[3:], high[3:]
     quat_order = "xyzw"
     # Officially with friction 2, at which the block does not tilt under the fingers'
-    # tips as ours would, since the official hand gives way by turning.
+    # tips as ours would, since the official hand gives way to them by turning.
     geometry = Geometry(free=(Box((0.02, 0.02, 0.02), mass=0.75),), free_of=BOX)
     reach = 0.01
 
