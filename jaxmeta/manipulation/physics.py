@@ -284,7 +284,7 @@ MODES = {
     "faithful": Physics(),
     "fast": Physics(timestep=0.0125, substeps=1),
 }
-"""5 x 2.5 ms; 1 x 12.5 ms, some five times as fast and less true."""
+"""5 x 2.5 ms; 1 x 12.5 ms, some four times as fast and less true."""
 
 
 def pad_forces(data: mjx.Data) -> Float[Array, "2"]:

@@ -21,6 +21,11 @@ COUNT, SHALLOW = 300, (5e-4, 3e-3)
 """Pairs of a kind, and how deep they are in one another, metres."""
 TURNS = (0.0, 0.02, 0.3, 2.0)
 """How far geoms are turned from one another, radians."""
+FOUND = {
+    "box": jax.jit(jax.vmap(box_box)),
+    "capsule": jax.jit(jax.vmap(capsule_box)),
+}
+"""Compiled once."""
 AT_MOST = {"box": 4, "capsule": 2}
 """How many contacts there are."""
 
@@ -38,19 +43,19 @@ def turned(rng, count, angle):
     return found.reshape(count, 3, 3).astype(np.float32)
 
 
-def pairs(function, angle, *, capsule):
+def pairs(kind, angle):
     """Geoms that touch, and what is found of them."""
     rng = np.random.default_rng(int(100 * angle))
     size = lambda: rng.uniform(0.01, 0.05, (COUNT, 3)).astype(np.float32)
     place = 0.03 * rng.normal(size=(COUNT, 3)).astype(np.float32)
     one = Placed(place, turned(rng, COUNT, angle), size())
     other = Placed(np.zeros_like(place), turned(rng, COUNT, angle), size())
-    if capsule:
+    if kind == "capsule":
         one = one._replace(size=one.size * np.float32([0.6, 1.0, 0.0]))
         if angle == 0:  # lying
             axes = np.float32([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])
             one = one._replace(turn=one.turn @ axes)
-    found = jax.jit(jax.vmap(function))
+    found = FOUND[kind]
     depths = rng.uniform(*SHALLOW, COUNT)
     for _ in range(4):
         contacts = found(one, other)
@@ -90,8 +95,7 @@ def contacts_in_c(model, one, other):
 @pytest.mark.parametrize("angle", TURNS)
 @pytest.mark.parametrize("kind", ["box", "capsule"])
 def test_contacts_are_those_of_c_mujoco(kind, angle):
-    function = box_box if kind == "box" else capsule_box
-    one, other, found = pairs(function, angle, capsule=kind == "capsule")
+    one, other, found = pairs(kind, angle)
     model, seen, depth, cosine, far = scene(kind), 0, [], [], []
     for i in range(COUNT):
         pick = lambda x, i=i: jax.tree.map(lambda rows: rows[i], x)
@@ -141,9 +145,9 @@ def test_faces_on_one_another_have_four_contacts_however_they_are_turned(turn):
     """A pad 1 mm deep in a cube, turned about the normal, anywhere in the world."""
     rng, cos, sin = np.random.default_rng(0), np.cos(turn), np.sin(turn)
     about = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-    anyhow = turned(rng, 200, 2.0)
-    middle = np.tile(np.float32([0.0, 0.0, 0.0245]), (200, 1))
-    size = lambda *x: np.tile(np.float32(x), (200, 1))
+    anyhow = turned(rng, COUNT, 2.0)
+    middle = np.tile(np.float32([0.0, 0.0, 0.0245]), (COUNT, 1))
+    size = lambda *x: np.tile(np.float32(x), (COUNT, 1))
     pad = Placed(np.zeros_like(middle), anyhow, size(0.016, 0.046, 0.0055))
     cube = Placed(
         np.einsum("nij,nj->ni", anyhow, middle).astype(np.float32),
@@ -151,7 +155,7 @@ def test_faces_on_one_another_have_four_contacts_however_they_are_turned(turn):
         size(0.02, 0.02, 0.02),
     )
     for pair in ((pad, cube), (cube, pad)):
-        found = jax.jit(jax.vmap(box_box))(*pair)
+        found = FOUND["box"](*pair)
         np.testing.assert_allclose(found.distance, -0.001, atol=1e-5)
         np.testing.assert_allclose(np.linalg.norm(found.normal, axis=1), 1.0, atol=1e-5)
 
