@@ -34,7 +34,6 @@ WELD_STIFFNESS = 1 / (TIME**2 * (1 - IMPEDANCE) * WELD_WEIGHTS[0])
 MASS, WELD_DAMPING = 6.0, 440.0
 """Of the hand with what hangs on it, N/m; kg and N s/m."""
 
-
 TIPS = np.array([0.0, 0.0, -0.045], np.float32)
 """From the hand to the middle between its finger tips, straight down, metres."""
 

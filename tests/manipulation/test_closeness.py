@@ -24,6 +24,8 @@ REST = 20
 # What is observed right after the official reset, before the positions set by it have
 # been passed on, is 20 cm off there.
 STALE = {"window-close"}
+# Where the lock has pushed the official hand aside before the first step.
+ASIDE = {"door-lock", "door-unlock"}
 # Where the hand touches something in the first step.
 AT_ONCE = {"door-lock", "door-unlock", "drawer-close", "handle-press"}
 
@@ -152,8 +154,8 @@ def test_things_start_where_they_do_officially(replayed, recorded, name):
     if name in STALE:
         pytest.skip("the official observation of a reset is stale here")
     ours, theirs = replayed[name][0][0], recorded[name]["observation"][0]
-    # In three tasks the official hand has been pushed aside before the first step.
-    np.testing.assert_allclose(ours[:3], theirs[:3], atol=7e-3)
+    aside = 7.5e-3 if name in ASIDE else 1e-3
+    np.testing.assert_allclose(ours[:3], theirs[:3], atol=aside)
     np.testing.assert_allclose(ours[4:7], theirs[4:7], atol=1e-3)
     np.testing.assert_allclose(ours[11:14], theirs[11:14], atol=1e-3)
     np.testing.assert_allclose(ours[36:], theirs[36:], atol=1e-3)
@@ -187,5 +189,6 @@ def test_after_contact_errors_stay_small(apart):
     hand, thing = (
         np.sort([np.median(x) for x in rows]) for rows in zip(*after, strict=True)
     )
-    assert np.median(hand) < 0.007, text
-    assert np.median(thing) < 0.010, text
+    # 1.4 and 4.1 mm, as README says.
+    assert np.median(hand) < 0.002, text
+    assert np.median(thing) < 0.005, text
