@@ -17,6 +17,8 @@ Point: TypeAlias = Float[Array, "3"]
 
 AT_MARGIN = 0.1
 """What `tolerance` is at the margin, for those sigmoids that have a tail."""
+TINY = 1e-30
+"""In place of 0 where that would be divided by."""
 SHOULDER = (0.0, 0.055, 0.07)
 """From the hand to the shoulder of the gripper, metres."""
 
@@ -36,7 +38,7 @@ def tolerance(
     Args:
       x: the quantity, in the unit of the bounds and of the margin.
       bounds: lowest and highest value with 1; either may be infinite.
-      margin: >= 0.
+      margin: whose sign does not matter.
       sigmoid: how it falls.
 
     Example:
@@ -44,18 +46,13 @@ def tolerance(
       0.1
     """
     low, high = bounds
-    margin = jnp.asarray(margin)
-    inside = (low <= x) & (x <= high)
-    outside = jnp.where(x < low, low - x, x - high)
-    outside = jnp.where(inside, 0.0, outside)
-    d = outside / jnp.where(margin == 0, 1.0, margin)
+    outside = jnp.maximum(jnp.maximum(low - x, x - high), 0.0)
+    d = outside / jnp.maximum(jnp.abs(margin), TINY)
     if sigmoid == "gaussian":
-        value = AT_MARGIN ** jnp.square(d)
-    elif sigmoid == "long_tail":
-        value = 1.0 / (1.0 + (1.0 / AT_MARGIN - 1.0) * jnp.square(d))
-    else:
-        value = jnp.maximum(1.0 - (1.0 - AT_MARGIN) * d, 0.0)
-    return jnp.where(inside, 1.0, jnp.where(margin == 0, 0.0, value))
+        return AT_MARGIN ** jnp.square(d)
+    if sigmoid == "long_tail":
+        return 1.0 / (1.0 + (1.0 / AT_MARGIN - 1.0) * jnp.square(d))
+    return jnp.maximum(1.0 - (1.0 - AT_MARGIN) * d, 0.0)
 
 
 def closeness(gap: Number, radius: Number, margin: Number) -> Scalar:
@@ -115,10 +112,9 @@ def both(a: Number, b: Number) -> Scalar:
       >>> round(float(both(0.5, 0.5)), 4), float(both(0.0, 0.0))
       (0.3333, 0.0)
     """
-    a, b = jnp.asarray(a), jnp.asarray(b)
-    below = a + b - a * b
-    some = below > 1e-12  # the gradient divides by its square
-    return jnp.where(some, a * b / jnp.where(some, below, 1.0), 0.0)
+    product = jnp.asarray(a) * b
+    # The gradient divides by the square of what this divides by.
+    return product / jnp.maximum(a + b - product, 1e-12)
 
 
 def distance(a: Array, b: Array) -> Scalar:
@@ -133,8 +129,7 @@ def distance(a: Array, b: Array) -> Scalar:
 
 def length(x: Array) -> Scalar:
     """Euclidean norm, with a gradient of 0 at 0."""
-    square = jnp.sum(jnp.square(x))
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x)), TINY))
 
 
 def prism(point: Point, zero: Point, one: Point) -> Scalar:
