@@ -310,8 +310,9 @@ def motion(goal: Point, start: Arm, count: int = STEPS) -> Arm:
     same = jnp.eye(len(LINKS), dtype=mass.dtype)
     slow = jnp.linalg.cholesky(mass + TIMESTEP * DAMPING * same)
     yielding = solve(stiff, same[SHOULDER])
-    now, states = start, [start]
-    for _ in range(count):
+
+    def step(moving: tuple[Arm, Array], _: None) -> tuple[tuple[Arm, Array], Arm]:
+        now, error = moving
         wanted = -_BRAKE * (slope @ now.speeds) - _SPRING * error
         free = solve(stiff, pull @ wanted - DAMPING * now.speeds - bias)
         # The limit pushes where the shoulder is beyond it, and never pulls.
@@ -323,8 +324,10 @@ def motion(goal: Point, start: Arm, count: int = STEPS) -> Arm:
         speeds = now.speeds + gained
         error = error + slope @ (TIMESTEP * speeds)
         now = Arm(now.angles + TIMESTEP * speeds, speeds)
-        states.append(now)
-    return jax.tree.map(lambda *xs: jnp.stack(xs), *states)
+        return (now, error), now
+
+    _, states = jax.lax.scan(step, (start, error), length=count)
+    return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), start, states)
 
 
 @jax.jit

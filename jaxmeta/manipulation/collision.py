@@ -15,16 +15,11 @@ intervals. That gives the nearest point, and at a face both ends of what is abov
 Along an edge of the box it has one contact, where C MuJoCo often finds two.
 """
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from mujoco.mjx import GeomType
-from mujoco.mjx._src import collision_driver
 
 from jaxmeta.core.types import Array, Float, Int
 from jaxmeta.manipulation.shaping import Point
@@ -300,40 +295,6 @@ def frame(normal: Point) -> Float[Array, "3 3"]:
     y = y - normal * (normal @ y.astype(normal.dtype))
     y = y * jax.lax.rsqrt(y @ y)
     return jnp.stack([normal, y, jnp.cross(normal, y)])
-
-
-@contextlib.contextmanager
-def quick() -> Iterator[None]:
-    """Within it MuJoCo XLA is traced with these functions, by one thread at a time."""
-    with _LOCK:
-        before = {types: _MJX_TABLE[types] for types in _TABLE}
-        _MJX_TABLE.update(_TABLE)
-        try:
-            yield
-        finally:
-            _MJX_TABLE.update(before)
-
-
-def _for_mjx(function: Callable[..., Contacts], ncon: int) -> Any:
-    """As MuJoCo XLA calls it, for many pairs of geoms."""
-
-    def collide(model: Any, data: Any, key: Any, geom: Int[Array, "pairs 2"]):
-        del key
-        of = lambda i: Placed(data.geom_xpos[i], data.geom_xmat[i], model.geom_size[i])
-        found = jax.vmap(function)(of(geom[:, 0]), of(geom[:, 1]))
-        turns = jnp.repeat(jax.vmap(frame)(found.normal), ncon, axis=0)
-        return found.distance.reshape(-1), found.place.reshape(-1, 3), turns
-
-    collide.ncon = ncon  # pyright: ignore[reportFunctionMemberAccess] - read by MJX
-    return collide
-
-
-_LOCK = threading.RLock()
-_MJX_TABLE: dict[Any, Any] = collision_driver._COLLISION_FUNC
-_TABLE = {
-    (GeomType.BOX, GeomType.BOX): _for_mjx(box_box, 4),
-    (GeomType.CAPSULE, GeomType.BOX): _for_mjx(capsule_box, 2),
-}
 
 
 def _through(start: Array, way: Array, half: Array) -> tuple[Array, Array]:

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -22,10 +23,11 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 from mujoco import mjx
+from mujoco.mjx._src import collision_driver, smooth
 
 from jaxmeta.core.types import Array, Float, Int, Scalar
-from jaxmeta.manipulation.collision import quick
 from jaxmeta.manipulation.hand import Moving, force
+from jaxmeta.manipulation.nearest import contacts
 from jaxmeta.manipulation.scene import (
     IMPLICIT,
     NUM_BOXES,
@@ -223,7 +225,7 @@ class Physics:
 
         Args:
           model: of the task, its fixture in place.
-          data: the state.
+          data: the state, in which positions of bodies are those of its joints.
           grip: what the fingers do, from -1 (open) to 1 (close).
           path: `[substeps + 1, ...]` how a free hand moves meanwhile.
         """
@@ -239,12 +241,11 @@ class Physics:
             moved = self.timestep * lost
             qpos = data.qpos.at[:NUM_SLIDES].add(-moved[:NUM_SLIDES])
             qpos = qpos.at[-NUM_JOINTS:].add(-moved[-NUM_JOINTS:])
-            return data.replace(qvel=data.qvel - lost, qpos=qpos)
+            data = data.replace(qvel=data.qvel - lost, qpos=qpos)
+            return mjx.kinematics(turned(model, after.turn), data)
 
         with _for_mjx(), quick():
-            data = jax.lax.fori_loop(0, self.substeps, once, data)
-            # Positions of bodies belong to the state before the last substep.
-            return mjx.kinematics(turned(model, path.turn[-1]), data)
+            return jax.lax.fori_loop(0, self.substeps, once, data)
 
     def step_in_c(self, model: Any, data: Any, grip: float, path: Moving) -> None:
         """The same in C MuJoCo, in place, for one environment.
@@ -322,6 +323,25 @@ def start(model: mjx.Model, hand: Moving, place: Placement) -> mjx.Data:
     data = data.replace(qpos=qpos, qvel=data.qvel.at[:3].set(hand.velocity))
     with _for_mjx():
         return mjx.kinematics(turned(model, hand.turn), data)
+
+
+@contextlib.contextmanager
+def quick() -> Iterator[None]:
+    """Within it MuJoCo XLA steps with our contacts, from positions that are known.
+
+    It is traced so by one thread at a time.
+    """
+    with _LOCK:
+        before = collision_driver.collision, smooth.kinematics
+        collision_driver.collision = contacts
+        smooth.kinematics = lambda model, data: data
+        try:
+            yield
+        finally:
+            collision_driver.collision, smooth.kinematics = before
+
+
+_LOCK = threading.RLock()
 
 
 @contextlib.contextmanager

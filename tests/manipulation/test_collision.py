@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
-from mujoco import mjx
-from mujoco.mjx._src import collision_driver
 
 from jaxmeta.manipulation.collision import (
     APART,
@@ -14,7 +12,6 @@ from jaxmeta.manipulation.collision import (
     box_box,
     capsule_box,
     frame,
-    quick,
 )
 
 COUNT, SHALLOW = 300, (5e-4, 3e-3)
@@ -197,47 +194,3 @@ def test_a_frame_is_right_handed_and_begins_with_the_normal():
         np.testing.assert_allclose(rows @ rows.T, np.eye(3), atol=1e-6)
         np.testing.assert_allclose(rows[0], expected[:3], atol=1e-6)
         np.testing.assert_allclose(np.linalg.det(rows), 1.0, atol=1e-5)
-
-
-def test_each_pair_has_its_own_frames():
-    """Two boxes that lean on a third from above and from the side."""
-    geom = '<geom type="box" size=".1 .1 .1"/>'
-    body = f"<body><freejoint/>{geom}</body>"
-    text = f"<mujoco><worldbody>{geom}{body}{body}</worldbody></mujoco>"
-    model = mujoco.MjModel.from_xml_string(text)
-    data = mujoco.MjData(model)
-    data.qpos[:3], data.qpos[7:10] = (0.0, 0.0, 0.199), (0.199, 0.0, 0.0)
-    put = mjx.put_model(model, impl="jax"), mjx.put_data(model, data, impl="jax")
-    with jax.numpy_rank_promotion("allow"), quick():
-        state = mjx.kinematics(*put)
-        found = collision_driver.collision(put[0], state)._impl.contact
-    for other, way in ((1, [0.0, 0.0, 1.0]), (2, [1.0, 0.0, 0.0])):
-        (mine,) = np.where((found.geom == jnp.array([0, other])[None]).all(1))
-        assert len(mine) == 4
-        np.testing.assert_allclose(found.dist[mine], -0.001, atol=1e-6)
-        expected = np.tile(way, (4, 1))
-        np.testing.assert_allclose(found.frame[mine, 0], expected, atol=1e-6)
-        middles = np.asarray(found.pos)[mine] @ way
-        np.testing.assert_allclose(middles, 0.0995, atol=1e-6)
-
-
-def test_mujoco_xla_has_its_own_again_after_an_error():
-    before = dict(collision_driver._COLLISION_FUNC)
-    with pytest.raises(ZeroDivisionError), quick(), quick():
-        raise ZeroDivisionError
-    assert before == collision_driver._COLLISION_FUNC
-
-
-@pytest.mark.parametrize("kind", ["box", "capsule"])
-def test_mujoco_xla_uses_them_within_and_its_own_without(kind):
-    before = dict(collision_driver._COLLISION_FUNC)
-    model = scene(kind)
-    data = mujoco.MjData(model)
-    data.qpos[2] = 0.395 if kind == "box" else 0.595
-    put = mjx.put_model(model, impl="jax"), mjx.put_data(model, data, impl="jax")
-    with jax.numpy_rank_promotion("allow"), quick():
-        assert before != collision_driver._COLLISION_FUNC
-        state = mjx.kinematics(*put)
-        found = collision_driver.collision(put[0], state)._impl.contact
-    assert before == collision_driver._COLLISION_FUNC
-    np.testing.assert_allclose(found.dist.min(), -0.005, atol=1e-6)
