@@ -13,5 +13,5 @@ def get_config() -> Control:
     return Control(
         suite=Suite(name="MT1", task="reach"),
         agent=Ppo(discount=0.97),
-        steps=2_500_000,
+        steps=2_000_000,
     )
