@@ -1,9 +1,14 @@
-"""Environment variables of the commands: the only place that sets any."""
+"""Settings of a command's process: the only place that sets environment variables."""
 
 import gc
 import os
 
 from jaxmeta.options import DataOptions, UserError
+
+COLLECTED_AFTER = (20_000, 20, 20)
+"""Thresholds of Python's garbage collector. JAX makes so many objects when it traces
+that with Python's own, (700, 10, 10) in 3.11, a fifth of that time goes by looking
+through them."""
 
 
 def use(data: DataOptions) -> None:
@@ -21,11 +26,6 @@ def use(data: DataOptions) -> None:
         os.environ["JAXMETA_DATA_DIR"] = str(data.data_dir)
     if data.download:
         os.environ["JAXMETA_DOWNLOAD"] = "1"
-
-
-COLLECTED_AFTER = (20_000, 20, 20)
-"""Thresholds of Python's garbage collector. JAX makes so many objects when it traces
-that with Python's own (700, 10, 10) a fifth of that time goes by looking through them."""
 
 
 def start_jax() -> None:

@@ -256,6 +256,11 @@ class ManipulationEnv(Env):
     def step(self, state: Any, action: Float[Array, "4"]) -> State:
         """One step of 12.5 ms.
 
+        Args:
+          state: whose `pipeline_state` has bodies where its joints say: after a change
+            of `qpos` call `mjx.kinematics`.
+          action: `[4]`.
+
         Raises:
           ValueError: for an action that is not `[4]`.
         """

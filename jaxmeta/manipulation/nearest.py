@@ -3,7 +3,8 @@
 MuJoCo XLA takes pairs of every two types of geoms and every number of directions of
 friction on their own, so that most geometry is compiled twice, and looks up what each
 contact is like before it chooses. Here pairs of the same types are taken together, and
-what is chosen is looked up. The contacts are the same, in the same order.
+what is chosen is looked up. With the same functions for the geometry, contacts and
+their order are the same.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import mujoco
 import numpy as np
 from mujoco import mjx
 from mujoco.mjx import GeomType
-from mujoco.mjx._src import collision_driver, support
+from mujoco.mjx._src import collision_driver
 from mujoco.mjx._src.collision_types import FunctionKey
 from mujoco.mjx._src.types import Contact
 
@@ -45,7 +46,8 @@ def contacts(model: mjx.Model, data: mjx.Data) -> mjx.Data:
 
     Args:
       model: in which only pairs that it names touch, and which says of how many of a
-        kind contacts are found and how many of these count.
+        kind contacts are found (`max_geom_pairs`) and how many contacts count
+        (`max_contact_points`), as scenes of `scene.mjcf` do.
       data: of which the geoms are read.
     """
     geoms = _geoms(model)
@@ -58,11 +60,12 @@ def contacts(model: mjx.Model, data: mjx.Data) -> mjx.Data:
         alike = {kind: pairs for kind, pairs in near.items() if kind.types == types}
         found |= _collided(model, data, types, geoms, alike)
     together = lambda *rows: jnp.concatenate(rows)
+    most = collision_driver._numeric(model, "max_contact_points")
     deepest = []
     for condim in sorted({kind.condim for kind in near}):
         parts = [found[kind] for kind in near if kind.condim == condim]
         rows = jax.tree.map(together, *parts)
-        if len(rows.distance) > (most := _number(model, "max_contact_points")):
+        if len(rows.distance) > most:
             _, best = jax.lax.top_k(-rows.distance, most)
             rows = _Found(*(x[best] for x in rows))
         deepest.append(rows)
@@ -87,16 +90,11 @@ def contacts(model: mjx.Model, data: mjx.Data) -> mjx.Data:
     return data.tree_replace({"_impl.contact": contact})
 
 
-def _number(model: mjx.Model, name: str) -> int:
-    which = support.name2id(model, mujoco.mjtObj.mjOBJ_NUMERIC, name)  # pyright: ignore[reportAttributeAccessIssue] - compiled
-    return int(model.numeric_data[which])
-
-
 def _geoms(model: mjx.Model) -> np.ndarray:
     """`[pairs, 2]` both geoms of a pair, in the order of their types."""
     geoms = np.stack([model.pair_geom1, model.pair_geom2], axis=1)
     order = np.argsort(model.geom_type[geoms], axis=1, kind="stable")
-    return np.take_along_axis(geoms, order, axis=1)
+    return np.take_along_axis(geoms, order, axis=1).astype(int)
 
 
 def _kinds(model: mjx.Model, geoms: np.ndarray) -> dict[_Kind, np.ndarray]:
@@ -113,7 +111,7 @@ def _nearest(
     model: mjx.Model, data: mjx.Data, kind: _Kind, geoms: np.ndarray, pairs: np.ndarray
 ) -> Int[Array, " near"]:
     """Of the pairs of a kind the nearest, by their bounding spheres."""
-    most = _number(model, "max_geom_pairs")
+    most = collision_driver._numeric(model, "max_geom_pairs")
     if len(pairs) <= most or GeomType.PLANE in kind.types:
         return jnp.asarray(pairs)
     one, other = geoms[pairs].T

@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 from mujoco import mjx
-from mujoco.mjx._src import collision_driver, smooth
+from mujoco.mjx._src import constraint, forward, smooth, solver
 
 from jaxmeta.core.types import Array, Float, Int, Scalar
 from jaxmeta.manipulation.hand import Moving, force
@@ -236,7 +235,7 @@ class Physics:
             now, after = moment(i), moment(i + 1)
             pull = force(now, after, self.timestep, data.qpos[:3], data.qvel[:3])
             data = data.replace(qfrc_applied=data.qfrc_applied.at[:3].set(pull))
-            data = mjx.step(turned(model, now.turn), data)
+            data = advance(turned(model, now.turn), data)
             lost = _lost(model, data.qacc, self.timestep)
             moved = self.timestep * lost
             qpos = data.qpos.at[:NUM_SLIDES].add(-moved[:NUM_SLIDES])
@@ -244,7 +243,7 @@ class Physics:
             data = data.replace(qvel=data.qvel - lost, qpos=qpos)
             return mjx.kinematics(turned(model, after.turn), data)
 
-        with _for_mjx(), quick():
+        with _for_mjx():
             return jax.lax.fori_loop(0, self.substeps, once, data)
 
     def step_in_c(self, model: Any, data: Any, grip: float, path: Moving) -> None:
@@ -268,6 +267,28 @@ class Physics:
             data.qpos[:NUM_SLIDES] -= self.timestep * lost[:NUM_SLIDES]
             data.qpos[-NUM_JOINTS:] -= self.timestep * lost[-NUM_JOINTS:]
         model.body("hand").quat = path.turn[-1]
+
+
+def advance(model: mjx.Model, data: mjx.Data) -> mjx.Data:
+    """One time step of MuJoCo XLA, with our contacts, from positions that are known.
+
+    Its own step computes positions at its beginning and finds contacts in its own way;
+    the rest is the same. There are no cameras, tendons and sensors.
+
+    Args:
+      model: of the scene.
+      data: the state; positions of bodies, as by `mjx.kinematics`, are those of its
+        joints, and will be those of the joints before.
+    """
+    parts = (
+        *(smooth.com_pos, smooth.crb, smooth.factor_m),
+        *(contacts, constraint.make_constraint, smooth.transmission),
+        *(forward.fwd_velocity, forward.fwd_actuation, forward.fwd_acceleration),
+        *(solver.solve, forward.euler),
+    )
+    for part in parts:
+        data = part(model, data)
+    return data.replace(qacc_warmstart=data.qacc)
 
 
 def _lost(model: Any, qacc: Any, timestep: float) -> Any:
@@ -323,25 +344,6 @@ def start(model: mjx.Model, hand: Moving, place: Placement) -> mjx.Data:
     data = data.replace(qpos=qpos, qvel=data.qvel.at[:3].set(hand.velocity))
     with _for_mjx():
         return mjx.kinematics(turned(model, hand.turn), data)
-
-
-@contextlib.contextmanager
-def quick() -> Iterator[None]:
-    """Within it MuJoCo XLA steps with our contacts, from positions that are known.
-
-    It is traced so by one thread at a time.
-    """
-    with _LOCK:
-        before = collision_driver.collision, smooth.kinematics
-        collision_driver.collision = contacts
-        smooth.kinematics = lambda model, data: data
-        try:
-            yield
-        finally:
-            collision_driver.collision, smooth.kinematics = before
-
-
-_LOCK = threading.RLock()
 
 
 @contextlib.contextmanager

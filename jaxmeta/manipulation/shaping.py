@@ -17,8 +17,10 @@ Point: TypeAlias = Float[Array, "3"]
 
 AT_MARGIN = 0.1
 """What `tolerance` is at the margin, for those sigmoids that have a tail."""
-TINY = 1e-30
-"""In place of 0 where that would be divided by."""
+NO_MARGIN = 1e-18
+"""Margins are no less, so that what is divided by them has a gradient."""
+NO_SQUARE = 1e-30
+"""Nor are squares less of which the root is taken."""
 SHOULDER = (0.0, 0.055, 0.07)
 """From the hand to the shoulder of the gripper, metres."""
 
@@ -47,7 +49,7 @@ def tolerance(
     """
     low, high = bounds
     outside = jnp.maximum(jnp.maximum(low - x, x - high), 0.0)
-    d = outside / jnp.maximum(jnp.abs(margin), TINY)
+    d = outside / jnp.maximum(jnp.abs(margin), NO_MARGIN)
     if sigmoid == "gaussian":
         return AT_MARGIN ** jnp.square(d)
     if sigmoid == "long_tail":
@@ -128,8 +130,8 @@ def distance(a: Array, b: Array) -> Scalar:
 
 
 def length(x: Array) -> Scalar:
-    """Euclidean norm, with a gradient of 0 at 0."""
-    return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x)), TINY))
+    """Euclidean norm, at least 1e-15, with a gradient of 0 at 0."""
+    return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x)), NO_SQUARE))
 
 
 def prism(point: Point, zero: Point, one: Point) -> Scalar:

@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 from mujoco import mjx
 from mujoco.mjx._src import collision_driver
 
 from jaxmeta.manipulation.collision import Placed, frame
+from jaxmeta.manipulation.env import ManipulationEnv
 from jaxmeta.manipulation.hand import Moving
 from jaxmeta.manipulation.nearest import OURS, contacts
 from jaxmeta.manipulation.physics import compile_scene, start
@@ -58,3 +60,45 @@ def test_contacts_are_those_of_mujoco_xla(monkeypatch, name):
         theirs, ours = both(places)
     assert (np.asarray(theirs.dist) < 0).any(1).mean() > 0.5
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_each_pair_has_its_own_frames():
+    """Two boxes that lean on a third from above and from the side."""
+    geom = '<geom name="{}" type="box" size=".1 .1 .1"/>'
+    body = "<body><freejoint/>{}</body>"
+    bodies = "".join(body.format(geom.format(name)) for name in ("above", "beside"))
+    pair = '<pair geom1="{}" geom2="third" condim="{}"/>'
+    # Of different friction, so that both are of a kind of their own.
+    pairs = pair.format("above", 3) + pair.format("beside", 4)
+    numbers = "".join(
+        f'<numeric name="{name}" data="9"/>'
+        for name in ("max_geom_pairs", "max_contact_points")
+    )
+    model = mujoco.MjModel.from_xml_string(
+        f"<mujoco><worldbody>{geom.format('third')}{bodies}</worldbody>"
+        f"<contact>{pairs}</contact><custom>{numbers}</custom></mujoco>"
+    )
+    data = mujoco.MjData(model)
+    data.qpos[:3], data.qpos[7:10] = (0.0, 0.0, 0.199), (0.199, 0.0, 0.0)
+    put = mjx.put_model(model, impl="jax"), mjx.put_data(model, data, impl="jax")
+    with jax.numpy_rank_promotion("allow"):
+        found = contacts(put[0], mjx.kinematics(*put))._impl.contact
+    for name, way in (("above", [0.0, 0.0, 1.0]), ("beside", [1.0, 0.0, 0.0])):
+        (mine,) = np.where((found.geom == model.geom(name).id).any(axis=1))
+        assert len(mine) == 4
+        np.testing.assert_allclose(found.dist[mine], -0.001, atol=1e-6)
+        from_first = 1.0 if found.geom[mine[0], 1] == model.geom(name).id else -1.0
+        expected = np.tile(way, (4, 1)) * from_first
+        np.testing.assert_allclose(found.frame[mine, 0], expected, atol=1e-6)
+        middles = np.asarray(found.pos)[mine] @ way
+        np.testing.assert_allclose(middles, 0.0995, atol=1e-6)
+
+
+def test_a_step_is_traced_in_double_precision():
+    with jax.enable_x64(True):
+        env = ManipulationEnv(["reach", "push"])
+        state = jax.eval_shape(env.reset, jax.random.key(0))
+        action = jax.ShapeDtypeStruct((4,), jnp.float64)
+        after = jax.eval_shape(env.step, state, action)
+    assert after.pipeline_state.qpos.dtype == state.pipeline_state.qpos.dtype
+    assert after.pipeline_state.qpos.dtype == jnp.float64
