@@ -71,7 +71,8 @@ def contacts(model: mjx.Model, data: mjx.Data) -> mjx.Data:
         deepest.append(rows)
     distance, place, turn, pair = jax.tree.map(together, *deepest)
     geom = jnp.asarray(geoms)[pair]
-    impl: Any = data._impl  # pyright: ignore[reportAttributeAccessIssue] - one of three
+    state: Any = data  # of which MJX declares less than there is
+    before = state._impl.contact
     contact = Contact(
         dist=distance,
         pos=place,
@@ -81,13 +82,13 @@ def contacts(model: mjx.Model, data: mjx.Data) -> mjx.Data:
         solref=model.pair_solref[pair],
         solreffriction=model.pair_solreffriction[pair],
         solimp=model.pair_solimp[pair],
-        dim=impl.contact.dim,
+        dim=before.dim,
         geom1=geom[:, 0],
         geom2=geom[:, 1],
         geom=geom,
-        efc_address=impl.contact.efc_address,
+        efc_address=before.efc_address,
     )
-    return data.tree_replace({"_impl.contact": contact})
+    return state.tree_replace({"_impl.contact": contact})
 
 
 def _geoms(model: mjx.Model) -> np.ndarray:
