@@ -5,11 +5,11 @@ from jaxmeta.rl.control import Control
 from jaxmeta.rl.ppo import Ppo
 
 PAPER = "Schulman et al. 2017 (arXiv 1707.06347) on Yu et al. 2019 (arXiv 1910.10897)"
-COST = "30 min on 2 CPU cores with JAX_NUM_CPU_DEVICES=2"
+COST = "33 min on 2 CPU cores with JAX_NUM_CPU_DEVICES=2"
 
 
 def get_config() -> Control:
-    """Brax's PPO, faithful physics; solved now and then, not learned in this time."""
+    """Brax's PPO on the faithful physics; half learned in this time."""
     return Control(
         suite=Suite(name="MT1", task="pick-place"),
         agent=Ppo(entropy_cost=0.03, discount=0.97),
