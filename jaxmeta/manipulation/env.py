@@ -143,7 +143,9 @@ class ManipulationEnv(Env):
         self._layouts = stack([layout_of(task) for task in self.tasks])
         column = lambda name: jnp.array([getattr(task, name) for task in self.tasks])
         self._hand_start = column("hand_start")
-        self._started = stack([_started(*task.hand_start) for task in self.tasks])
+        hands = stack([_started(*task.hand_start) for task in self.tasks])
+        # They may be remembered from before JAX's precision was changed.
+        self._started = jax.tree.map(lambda x: x.astype(float), hands)
         self._hand_low, self._hand_high = column("hand_low"), column("hand_high")
         padded = lambda x: (*x, *(0.0,) * (VECTOR - len(x)))
         self._low = jnp.array([padded(task.low) for task in self.tasks])

@@ -95,6 +95,7 @@ def test_each_pair_has_its_own_frames():
 
 
 def test_a_step_is_traced_in_double_precision():
+    ManipulationEnv(["reach", "push"])  # remembers where hands start, in single
     with jax.enable_x64(True):
         env = ManipulationEnv(["reach", "push"])
         state = jax.eval_shape(env.reset, jax.random.key(0))
