@@ -313,7 +313,7 @@ class ManipulationEnv(Env):
     def _ask(self, task: Int[Array, ""], question: Any, *given: Any) -> Any:
         """What the task answers: small arithmetic, so all are asked.
 
-        A `switch`, which `vmap` turns into the same, takes twice as long to compile.
+        So does a `switch` under `vmap`, which takes longer to trace.
         """
         answers = [question(one, *given) for one in self.tasks]
         return jax.tree.map(lambda *rows: jnp.stack(rows)[task], *answers)

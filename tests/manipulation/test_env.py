@@ -298,3 +298,14 @@ def test_a_batch_of_no_environments_is_refused(untyped):
     for wrong in (keys[:0], keys[0], jax.random.key_data(keys[0])):
         with pytest.raises(ValueError, match="one for each environment and at least"):
             jax.eval_shape(env.reset, wrong)
+
+
+def test_a_step_is_traced_in_double_precision():
+    ManipulationEnv(["reach", "push"])  # remembers where hands start, in single
+    with jax.enable_x64(True):
+        env = ManipulationEnv(["reach", "push"])
+        state = jax.eval_shape(env.reset, jax.random.key(0))
+        action = jax.ShapeDtypeStruct((4,), jnp.float64)
+        after = jax.eval_shape(env.step, state, action)
+    assert after.pipeline_state.qpos.dtype == state.pipeline_state.qpos.dtype
+    assert after.pipeline_state.qpos.dtype == jnp.float64

@@ -9,7 +9,6 @@ from mujoco import mjx
 from mujoco.mjx._src import collision_driver
 
 from jaxmeta.manipulation.collision import Placed, frame
-from jaxmeta.manipulation.env import ManipulationEnv
 from jaxmeta.manipulation.hand import Moving
 from jaxmeta.manipulation.nearest import OURS, contacts
 from jaxmeta.manipulation.physics import compile_scene, start
@@ -92,14 +91,3 @@ def test_each_pair_has_its_own_frames():
         np.testing.assert_allclose(found.frame[mine, 0], expected, atol=1e-6)
         middles = np.asarray(found.pos)[mine] @ way
         np.testing.assert_allclose(middles, 0.0995, atol=1e-6)
-
-
-def test_a_step_is_traced_in_double_precision():
-    ManipulationEnv(["reach", "push"])  # remembers where hands start, in single
-    with jax.enable_x64(True):
-        env = ManipulationEnv(["reach", "push"])
-        state = jax.eval_shape(env.reset, jax.random.key(0))
-        action = jax.ShapeDtypeStruct((4,), jnp.float64)
-        after = jax.eval_shape(env.step, state, action)
-    assert after.pipeline_state.qpos.dtype == state.pipeline_state.qpos.dtype
-    assert after.pipeline_state.qpos.dtype == jnp.float64

@@ -1,19 +1,25 @@
 """One program for every scene, and how time passes in it."""
 
+import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from mujoco import mjx
+from mujoco.mjx._src import collision_driver
 
 from jaxmeta.manipulation import physics
 from jaxmeta.manipulation.hand import Moving
+from jaxmeta.manipulation.nearest import contacts
 from jaxmeta.manipulation.physics import (
     MODES,
+    advance,
     body_ids,
     compile_scene,
     compile_scenes,
+    start,
 )
-from jaxmeta.manipulation.scene import Box, Geometry, Joint, mjcf
+from jaxmeta.manipulation.scene import Box, Geometry, Joint, mjcf, placed
 from jaxmeta.manipulation.tasks import TASKS
 
 SLANTED = Joint((0.6, 0.0, 0.8), -1.0, 1.0)
@@ -113,3 +119,20 @@ def test_damping_in_long_steps_does_not_turn_round(name):
     left = light.dof_M0 / (light.dof_M0 + fast.timestep * light.dof_damping)
     expected = left[-3:] * MOVING[name]
     np.testing.assert_allclose(data.qvel[-3:], expected, atol=1e-4)
+
+
+def test_a_time_step_is_that_of_mujoco_xla_with_our_contacts(monkeypatch):
+    """A cube 1 mm deep in the table between fingers that close, from where it is."""
+    monkeypatch.setattr(collision_driver, "collision", contacts)
+    c_model = compile_scene(TASKS["push"].geometry, 0.0025)
+    model = mjx.put_model(c_model, impl="jax")
+    hand = Moving(*map(jnp.array, ([0.0, 0.6, 0.05], [0.1, 0.0, 0.0], [1.0, 0, 0, 0])))
+    state = start(model, hand, placed(free=jnp.array([0.0, 0.6, 0.019])))
+    state = state.replace(ctrl=jnp.array([1.0, -1.0]))
+    with jax.numpy_rank_promotion("allow"):
+        theirs, ours = (jax.jit(step)(model, state) for step in (mjx.step, advance))
+    assert (np.asarray(ours._impl.contact.dist) < 0).any()
+    for name in ("qpos", "qvel", "qacc", "qacc_warmstart"):
+        expected = np.asarray(getattr(theirs, name))
+        largest = np.abs(expected).max()
+        np.testing.assert_allclose(getattr(ours, name), expected, atol=1e-5 * largest)
