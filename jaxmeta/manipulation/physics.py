@@ -22,11 +22,13 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 from mujoco import mjx
-from mujoco.mjx._src import constraint, forward, smooth, solver
+from mujoco.mjx._src import forward, smooth, support
 
 from jaxmeta.core.types import Array, Float, Int, Scalar
+from jaxmeta.manipulation.constraint import rows
 from jaxmeta.manipulation.hand import Moving, force
 from jaxmeta.manipulation.nearest import contacts
+from jaxmeta.manipulation.newton import solve
 from jaxmeta.manipulation.scene import (
     IMPLICIT,
     NUM_BOXES,
@@ -281,14 +283,20 @@ def advance(model: mjx.Model, data: mjx.Data) -> mjx.Data:
         joints, and will be those of the joints before.
     """
     parts = (
-        *(smooth.com_pos, smooth.crb, smooth.factor_m),
-        *(contacts, constraint.make_constraint, smooth.transmission),
+        *(smooth.com_pos, smooth.crb, smooth.factor_m, smooth.transmission, contacts),
         *(forward.fwd_velocity, forward.fwd_actuation, forward.fwd_acceleration),
-        *(solver.solve, forward.euler),
     )
     for part in parts:
         data = part(model, data)
-    return data.replace(qacc_warmstart=data.qacc)
+    qacc = solve(
+        rows(model, data),
+        support.full_m(model, data),
+        data.qacc_smooth,
+        data.qacc_warmstart,
+        steps=model.opt.iterations,
+        line_steps=model.opt.ls_iterations,
+    )
+    return forward.euler(model, data.replace(qacc=qacc, qacc_warmstart=qacc))
 
 
 def _lost(model: Any, qacc: Any, timestep: float) -> Any:
