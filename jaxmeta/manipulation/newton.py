@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array, Float, Scalar
-from jaxmeta.manipulation.constraint import Rows
+from jaxmeta.manipulation.constraint import TINY, Rows
 
 
 def solve(
@@ -87,7 +87,7 @@ def _lowest(
         rise = bend + stiff @ jnp.where(left < 0, change, 0.0)
         before = slope < 0
         low, high = jnp.where(before, far, low), jnp.where(before, high, far)
-        better = far - slope / rise
+        better = far - slope / jnp.maximum(rise, TINY)  # 0 of no way at all
         inside = (low <= better) & (better <= high)
         return low, high, jnp.where(inside, better, (low + high) / 2)
 

@@ -78,8 +78,8 @@ class Models(NamedTuple):
             place the children of a body that is moved as mocap.)
         """
         leaves, structure = jax.tree.flatten(self.generic)
-        for i, rows in zip(self.differing, self.stacked, strict=True):
-            leaves[i] = rows[task]
+        for i, of_tasks in zip(self.differing, self.stacked, strict=True):
+            leaves[i] = of_tasks[task]
         model = jax.tree.unflatten(structure, leaves)
         placed = model.body_pos.at[body_ids()["fixture"]].set(fixture)
         return model.replace(body_pos=placed)

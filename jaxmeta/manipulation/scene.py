@@ -124,6 +124,8 @@ class Geometry:
       walls: boxes fixed in the world.
       fixed: boxes fixed to the fixture.
       free: shapes of the free body, none if empty.
+      inertia: of the free body about its frame's origin, about every axis, kg m^2; that
+        of its shapes if None.
       mechanism: shapes of the mechanism, none if empty.
       mechanism_pos: its frame in that of the fixture, metres.
       slides: its joints, in this order, at most two.
@@ -143,6 +145,7 @@ class Geometry:
     walls: tuple[Box, ...] = ()
     fixed: tuple[Box, ...] = ()
     free: tuple[Shape, ...] = ()
+    inertia: float | None = None
     mechanism: tuple[Shape, ...] = ()
     mechanism_pos: Vector = (0.0, 0.0, 0.0)
     slides: tuple[Joint, ...] = ()
@@ -164,6 +167,10 @@ class Geometry:
                     f"{name} must have at most {NUM_BOXES} boxes and {NUM_CAPSULES} "
                     f"capsules, got {len(boxes)} and {len(capsules)}."
                 )
+
+
+UPRIGHT = 1e5
+"""Inertia of official things that cannot be turned, kg m^2."""
 
 
 class Placement(NamedTuple):
@@ -261,6 +268,7 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
         f"{fingers}</body></body>",
         f'<body name="free" pos="0 0 {0.0 if free else FAR}" '
         f'gravcomp="{0 if free else 1}"><freejoint name="free"/>',
+        _inertial(geometry),
         *_shapes("free", free),
         "</body>",
         '<body name="fixture">',  # its place is a number of the model
@@ -283,6 +291,14 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
 
 def _text(numbers: Sequence[float]) -> str:
     return " ".join(f"{x:.9g}" for x in numbers)
+
+
+def _inertial(geometry: Geometry) -> str:
+    """What MuJoCo then takes in place of what shapes weigh."""
+    if geometry.inertia is None:
+        return ""
+    mass, about = sum(x.mass for x in geometry.free), f"{geometry.inertia:.9g} " * 3
+    return f'<inertial pos="0 0 0" mass="{mass:.9g}" diaginertia="{about}"/>'
 
 
 def _finger(side: str) -> str:
@@ -317,10 +333,10 @@ def _box(name: str, box: Box) -> str:
 
 def _shapes(name: str, shapes: Sequence[Shape]) -> list[str]:
     boxes, capsules = _by_kind(shapes)
-    where = shapes[0].pos if shapes else (0.0, 0.0, 0.0)
+    where, mass = (shapes[0].pos, 1e-7) if shapes else ((0.0, 0.0, 0.0), 1e-4)
     crumbs = (
-        Box((CRUMB, CRUMB, CRUMB), where, mass=1e-4),
-        Capsule(CRUMB, CRUMB, where, mass=1e-4),
+        Box((CRUMB, CRUMB, CRUMB), where, mass=mass),
+        Capsule(CRUMB, CRUMB, where, mass=mass),
     )
     boxes += [crumbs[0]] * (NUM_BOXES - len(boxes))
     capsules += [crumbs[1]] * (NUM_CAPSULES - len(capsules))

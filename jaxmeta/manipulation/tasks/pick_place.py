@@ -28,7 +28,7 @@ BEST = 10.0
 """The reward with the object at the goal."""
 
 # Officially a cylinder of the same radius and height: as a box it stands, too.
-PUCK = Box((0.02, 0.02, 0.02), mass=0.75)
+PUCK, PUCK_INERTIA = Box((0.02, 0.02, 0.02), mass=0.75), 8.80012e-4
 
 PUCK_HEIGHT = 0.0194
 """Of a puck's middle where it lies on the table, metres."""
@@ -168,7 +168,7 @@ class PickPlace(Carry):
     high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.3)
     goal_low, goal_high = low[3:], high[3:]
     quat_order = "xyzw"
-    geometry = Geometry(free=(PUCK,))
+    geometry = Geometry(free=(PUCK,), inertia=PUCK_INERTIA)
 
     def grasp(self, now, episode, action):
         caged = enclosing(

@@ -19,6 +19,7 @@ from jaxmeta.manipulation.task import Episode, Readings
 from jaxmeta.manipulation.tasks.pick_place import (
     PUCK,
     PUCK_HEIGHT,
+    PUCK_INERTIA,
     Carry,
     lifting,
     puck_caging,
@@ -43,7 +44,7 @@ class BehindWall(Carry):
     """
 
     quat_order = "xyzw"
-    geometry = Geometry(free=(PUCK,), walls=(WALL,))
+    geometry = Geometry(free=(PUCK,), inertia=PUCK_INERTIA, walls=(WALL,))
     midpoint_weights: ClassVar[tuple[float, float, float]]
 
     @abc.abstractmethod

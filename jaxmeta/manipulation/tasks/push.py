@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxmeta.core.types import Array, Float
 from jaxmeta.manipulation.contact import BOX
 from jaxmeta.manipulation.grasp import pinching
-from jaxmeta.manipulation.scene import Box, Geometry, Placement, placed
+from jaxmeta.manipulation.scene import UPRIGHT, Box, Geometry, Placement, placed
 from jaxmeta.manipulation.shaping import Point, distance
 from jaxmeta.manipulation.shaping_v1 import reach_then
 from jaxmeta.manipulation.task import Episode, Readings, Reward
@@ -20,6 +20,7 @@ from jaxmeta.manipulation.tasks.pick_place import (
     BLOCK_HEIGHT,
     PUCK,
     PUCK_HEIGHT,
+    PUCK_INERTIA,
     Carry,
     puck_caging,
 )
@@ -56,7 +57,7 @@ class Push(Carry):
     high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.02)
     goal_low, goal_high = low[3:], high[3:]
     quat_order = "xyzw"
-    geometry = Geometry(free=(PUCK,))
+    geometry = Geometry(free=(PUCK,), inertia=PUCK_INERTIA)
     solved_within = 0.05
 
     def place(self, vector):
@@ -86,9 +87,12 @@ class PushBack(Carry):
     high = (0.1, 0.85, 0.02, 0.1, 0.7, 0.0201)
     goal_low, goal_high = low[3:], high[3:]
     quat_order = "xyzw"
-    # Officially with friction 2, at which the block does not tilt under the fingers'
-    # tips as ours would, since the official hand gives way to them by turning.
-    geometry = Geometry(free=(Box((0.02, 0.02, 0.02), mass=0.75),), free_of=BOX)
+    geometry = Geometry(
+        free=(Box((0.02, 0.02, 0.02), mass=0.75),),
+        inertia=UPRIGHT,
+        friction=2.0,
+        free_of=BOX,
+    )
     reach = 0.01
 
     def place(self, vector):

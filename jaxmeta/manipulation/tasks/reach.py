@@ -8,8 +8,8 @@ from jaxmeta.manipulation.scene import At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import distance, tolerance
 from jaxmeta.manipulation.shaping_v1 import progress
 from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+from jaxmeta.manipulation.tasks.pick_place import PUCK, PUCK_INERTIA
 
-PUCK = Box((0.02, 0.02, 0.02), mass=0.75)
 FLAT_PUCK = Box((0.03, 0.03, 0.015), mass=0.75)
 WALL = Box((0.12, 0.01, 0.06), (0.1, 0.75, 0.06))
 
@@ -26,7 +26,7 @@ class Reach(ManipulationTask):
     high = (0.1, 0.7, 0.02, 0.1, 0.9, 0.3)
     goal_low, goal_high = low[3:], high[3:]
     quat_order = "xyzw"
-    geometry = Geometry(free=(PUCK,))
+    geometry = Geometry(free=(PUCK,), inertia=PUCK_INERTIA)
     object_at = At("free")
 
     def place(self, vector):
@@ -66,7 +66,9 @@ class ReachWall(Reach):
 
     name = "reach-wall"
     # The official puck comes to rest so deep in the table, and deeper.
-    geometry = Geometry(floor=-0.0009, free=(FLAT_PUCK,), walls=(WALL,))
+    geometry = Geometry(
+        floor=-0.0009, free=(FLAT_PUCK,), inertia=PUCK_INERTIA, walls=(WALL,)
+    )
     low = (-0.05, 0.6, 0.015, -0.05, 0.85, 0.05)
     high = (0.05, 0.65, 0.015, 0.05, 0.9, 0.3)
     goal_low, goal_high = low[3:], high[3:]
