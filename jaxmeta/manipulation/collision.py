@@ -11,8 +11,8 @@ are contacts. At two edges the point between them is.
 
 A capsule and a box: the squared distance of a point of the axis from the box is convex,
 its derivative linear between where the axis enters or leaves one of the box's
-intervals. That gives the nearest point, and at a face both ends of what is above it.
-Along an edge of the box it has one contact, where C MuJoCo often finds two.
+intervals. That gives the nearest point, and at a face, or along an edge, both ends of what is
+above it.
 """
 
 from typing import Any, NamedTuple
@@ -265,19 +265,22 @@ def capsule_box(capsule: Placed, box: Placed) -> Contacts:
     face = jnp.argmax(jnp.where(is_out, faces, above))
     axis = jnp.arange(3) == face % 3
     outward = jnp.where(axis, jnp.where(face < 3, 1.0, -1.0), 0.0)
-    # Above a face it has a contact at either end of what is above it.
-    free = axis | (jnp.abs(way) < TINY)
+    # Above a face it has a contact at either end of what is above it; along an edge, too.
+    above_face = ~is_out | (faces.max() > PARALLEL)
+    along = jnp.abs(way) > PARALLEL * capsule.size[1]
+    free = jnp.where(above_face, axis | (jnp.abs(way) < TINY), ~along)
     first = jnp.maximum(jnp.where(free, -1.0, enter).max(), -1.0)
     last = jnp.minimum(jnp.where(free, 1.0, leave).min(), 1.0)
-    flat = (~is_out | (faces.max() > PARALLEL)) & (last >= first)
+    flat = (above_face | along.any()) & (last >= first)
     # The nearest point may be beyond the face by a little.
     first = jnp.where(is_out, jnp.minimum(first, nearest), first)
     last = jnp.where(is_out, jnp.maximum(last, nearest), last)
     chosen = jnp.where(flat, jnp.stack([first, last]), nearest)
     points = middle[None] + chosen[:, None] * way[None]
-    normal = jnp.where(flat, outward, off)
-    signed = jnp.where(is_out, gap, -gap)
-    gaps = jnp.where(flat, points @ outward - half @ jnp.abs(outward), signed)
+    normal = jnp.where(flat & above_face, outward, off)
+    signed = jnp.where(is_out, jnp.linalg.norm(jax.vmap(outside)(points), axis=1), -gap)
+    heights = points @ outward - half @ jnp.abs(outward)
+    gaps = jnp.where(flat & above_face, heights, signed)
     second = flat & (last - first > 1e-3)
     apart = jnp.stack([gaps[0] - radius, jnp.where(second, gaps[1] - radius, APART)])
     middles = points - (radius + 0.5 * apart)[:, None] * normal[None]

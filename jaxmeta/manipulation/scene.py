@@ -102,6 +102,7 @@ class Joint(NamedTuple):
         `IMPLICIT` more.
       anchor: where the axis of a hinge passes, in the frame of the mechanism.
       softness: time constant of the joint's limits, seconds.
+      ratio: their damping ratio.
     """
 
     axis: Vector
@@ -113,6 +114,7 @@ class Joint(NamedTuple):
     armature: float = 0.001
     anchor: Vector = (0.0, 0.0, 0.0)
     softness: float = 0.02
+    ratio: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -372,7 +374,7 @@ def _joints(geometry: Geometry, timestep: float) -> list[str]:
         f'range="{joint.low:.9g} {joint.high:.9g}" damping="{joint.damping:.9g}" '
         f'stiffness="{joint.stiffness + 1e-9:.9g}" springref="{joint.rest:.9g}" '
         f'armature="{joint.armature + longer * joint.damping:.9g}" '
-        f'solreflimit="{joint.softness} 1"/>'
+        f'solreflimit="{joint.softness} {joint.ratio}"/>'
         for i, (kind, joint) in enumerate(joints)
     ]
 

@@ -10,6 +10,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from jaxmeta.manipulation.contact import BOX as SOLID
 from jaxmeta.manipulation.scene import ALONG_Y, At, Box, Capsule, Geometry, placed
 from jaxmeta.manipulation.sensors import rotate
 from jaxmeta.manipulation.shaping import (
@@ -59,7 +60,7 @@ class BoxClose(ManipulationTask):
     low = (-0.05, 0.5, 0.02, -0.1, 0.7, 0.133)
     high = (0.05, 0.55, 0.02, 0.1, 0.8, 0.133)
     goal_low, goal_high = low[3:], high[3:]
-    geometry = Geometry(free=LID, fixed=BOX)
+    geometry = Geometry(free=LID, fixed=BOX, free_of=SOLID)
     object_at = At("free")
 
     def place(self, vector):
