@@ -249,7 +249,7 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
     free = geometry.free
     lines = [
         '<mujoco model="manipulation"><compiler angle="radian" autolimits="false"/>',
-        f'<option timestep="{timestep}" iterations="2" ls_iterations="4" '
+        f'<option timestep="{timestep}" iterations="3" ls_iterations="4" '
         'solver="Newton" cone="pyramidal" jacobian="dense" integrator="Euler">'
         '<flag eulerdamp="disable"/></option>',
         '<custom><numeric name="max_contact_points" data="10"/>'
