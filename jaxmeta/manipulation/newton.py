@@ -10,7 +10,7 @@ rows push, so that a few steps are enough, each to the lowest point of its line.
 
 MuJoCo XLA's solver does so, too. This one looks at one point of a line at a time where
 that looks at three, factors no matrix that it does not use, and makes a fixed number of
-steps, which is what a batch waits for anyway; so it can be differentiated in reverse.
+steps, which is what a batch waits for anyway.
 """
 
 import jax

@@ -43,7 +43,7 @@ def compared(room):
     """`[step, task, 15]` MJX less C MuJoCo for the same actions, and who touched what.
 
     The hand goes up and about: contacts make chaos, in which solvers that stop after
-    two iterations go apart.
+    three iterations go apart.
     """
     state = room.start(3)
     rng, physics = np.random.default_rng(0), room.env.physics
@@ -74,24 +74,18 @@ def compared(room):
     return np.array(differences), touched
 
 
-def test_mjx_is_mujoco(room, compared):
+def test_mjx_is_mujoco(compared):
     """At each of 100 steps, metres; radians of hinges."""
     differences, touched = compared
-    # There a pad starts within or at what it is to move, in handle-press 12 mm deep,
-    # which MJX at first does not see.
-    assert touched <= {"door-unlock", "drawer-close", "handle-press"}
-    names = [task.name for task in room.env.tasks]
-    apart = differences[:, [name not in touched for name in names]]
-    largest = {part: apart[..., places].max() for part, places in PARTS.items()}
+    largest = {part: differences[..., places].max() for part, places in PARTS.items()}
     print(largest)
+    # There a pad starts within or at what it is to move, in handle-press 12 mm deep.
+    assert touched <= {"door-unlock", "drawer-close", "handle-press"}
     assert largest["hand"] <= 1e-3, largest
     assert largest["fingers"] <= 1e-3, largest
     assert largest["free"] <= 5e-4, largest
     assert largest["quat"] <= 2e-3, largest
-    assert largest["joints"] <= 1e-4, largest
-    # Once it is out, it is with the others.
-    assert differences.max() <= 6e-3
-    assert differences[80:].max() <= 2e-3
+    assert largest["joints"] <= 1e-3, largest
 
 
 @pytest.mark.parametrize(

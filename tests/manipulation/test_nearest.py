@@ -1,4 +1,4 @@
-"""Contacts of a scene are those that MuJoCo XLA would have chosen."""
+"""Contacts of a scene are MuJoCo XLA's, but for which pairs are looked at."""
 
 import jax
 import jax.numpy as jnp
@@ -37,12 +37,16 @@ def in_its_table(function, count):
 
 @pytest.mark.parametrize("name", ["stick-pull", "coffee-push"])
 def test_contacts_are_those_of_mujoco_xla(monkeypatch, name):
-    """A hand and a thing in it, here and there, deep in what stands around."""
+    """A hand and a thing in it, here and there, deep in what stands around.
+
+    Where both look at all pairs: from which are the nearest they differ.
+    """
     table = collision_driver._COLLISION_FUNC
     for types, function in OURS.items():
         theirs = in_its_table(function, table[types].ncon)
         monkeypatch.setitem(table, types, theirs)
     c_model = compile_scene(TASKS[name].geometry, 0.0025)
+    c_model.numeric("max_geom_pairs").data[:] = c_model.npair
     model = mjx.put_model(c_model, impl="jax")
     low, high = np.array([-0.2, 0.6, 0.0]), np.array([0.3, 0.8, 0.03])
     places = np.random.default_rng(0).uniform(low, high, (COUNT, 3)).astype(np.float32)
@@ -59,6 +63,28 @@ def test_contacts_are_those_of_mujoco_xla(monkeypatch, name):
         theirs, ours = both(places)
     assert (np.asarray(theirs.dist) < 0).any(1).mean() > 0.5
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_a_small_box_is_not_crowded_out_by_large_ones():
+    """A cube that touches a peg between slabs, near whose middles it is not."""
+    box = '<geom name="{}" type="box" size="{}" pos="{}"/>'
+    slabs = {f"slab_{i}": (".5 .5 .01", f"0 0 {z}") for i, z in enumerate((-0.2, 0.2))}
+    still = {"peg": (".01 .01 .01", ".43 0 0"), **slabs}
+    pairs = "".join(f'<pair geom1="cube" geom2="{name}"/>' for name in still)
+    model = mujoco.MjModel.from_xml_string(
+        f"<mujoco><worldbody>{''.join(box.format(n, *x) for n, x in still.items())}"
+        f'<body pos=".4 0 0"><freejoint/>{box.format("cube", ".021 .02 .02", "0 0 0")}'
+        f"</body></worldbody><contact>{pairs}</contact><custom>"
+        '<numeric name="max_geom_pairs" data="1"/>'
+        '<numeric name="max_contact_points" data="4"/></custom></mujoco>'
+    )
+    data = mujoco.MjData(model)
+    put = mjx.put_model(model, impl="jax"), mjx.put_data(model, data, impl="jax")
+    with jax.numpy_rank_promotion("allow"):
+        found = contacts(put[0], mjx.kinematics(*put))._impl.contact
+        theirs = collision_driver.collision(put[0], mjx.kinematics(*put))._impl.contact
+    np.testing.assert_allclose(found.dist, -0.001, atol=1e-6)
+    assert (np.asarray(theirs.dist) > 0).all()
 
 
 def test_each_pair_has_its_own_frames():

@@ -27,13 +27,13 @@ SLANTED = Joint((0.6, 0.0, 0.8), -1.0, 1.0)
 
 def test_a_scene_with_a_program_of_its_own_is_named(monkeypatch):
     def patient(geometry, timestep):
-        iterations = 3 if geometry.floor < 0 else 2
+        iterations = 4 if geometry.floor < 0 else 3
         text = mjcf(geometry, timestep=timestep)
-        return text.replace('iterations="2"', f'iterations="{iterations}"', 1)
+        return text.replace('iterations="3"', f'iterations="{iterations}"', 1)
 
     monkeypatch.setattr(physics, "mjcf", patient)
     with pytest.raises(
-        ValueError, match=r"of task 'low' .* opt.iterations must be 2, got"
+        ValueError, match=r"of task 'low' .* opt.iterations must be 3, got"
     ):
         compile_scenes(["flat", "low"], [Geometry(), Geometry(floor=-0.1)], 0.0025)
 
@@ -72,6 +72,22 @@ def test_a_model_is_what_mujoco_compiles(name):
     for field in ("geom_size", "body_inertia", "jnt_range", "pair_friction"):
         np.testing.assert_allclose(getattr(model, field), getattr(own, field))
     np.testing.assert_allclose(model.body_pos[body_ids()["fixture"]], fixture)
+
+
+@pytest.mark.parametrize(
+    ("name", "mass", "inertia"),
+    [
+        # From the official models as MuJoCo compiles them.
+        ("hand-insert", 0.01, 1e5),
+        ("push", 0.75, 8.80012e-4),
+        ("bin-picking", 0.1, 2.667e-5),
+        ("soccer", 0.04, 1.083e-5),
+    ],
+)
+def test_things_weigh_what_they_do_officially(name, mass, inertia):
+    free = compile_scene(TASKS[name].geometry, 0.0025).body("free")
+    np.testing.assert_allclose(free.mass, mass, rtol=1e-4)
+    np.testing.assert_allclose(free.inertia, np.full(3, inertia), rtol=5e-3)
 
 
 MOVING = {

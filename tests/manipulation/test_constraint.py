@@ -1,0 +1,65 @@
+"""What limits and contacts ask for is what MuJoCo XLA makes of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from mujoco import mjx
+from mujoco.mjx._src import constraint, forward, smooth
+
+from jaxmeta.manipulation.constraint import rows
+from jaxmeta.manipulation.hand import Moving
+from jaxmeta.manipulation.nearest import contacts
+from jaxmeta.manipulation.physics import compile_scene, start
+from jaxmeta.manipulation.scene import placed
+from jaxmeta.manipulation.tasks import TASKS
+
+COUNT = 20
+"""States."""
+
+
+def force(jacobian, stiffness, wanted, acceleration):
+    """What rows do to an acceleration, and what it costs."""
+    lack = jnp.minimum(jacobian @ acceleration - wanted, 0.0)
+    return jacobian.T @ (stiffness * lack), (stiffness * lack**2).sum()
+
+
+@pytest.mark.parametrize("name", ["stick-pull", "coffee-push"])
+@pytest.mark.parametrize("timestep", [0.0025, 0.0125])
+def test_rows_push_as_those_of_mujoco_xla(name, timestep):
+    """A hand and a thing in it, moving, deep in the table; joints beyond their ends."""
+    model = mjx.put_model(compile_scene(TASKS[name].geometry, timestep), impl="jax")
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.normal(size=(COUNT, *shape)).astype(np.float32)
+    low, high = np.array([-0.2, 0.6, 0.0]), np.array([0.3, 0.8, 0.03])
+    places = rng.uniform(low, high, (COUNT, 3)).astype(np.float32)
+
+    @jax.jit
+    @jax.vmap
+    def both(place, joints, speeds, acceleration):
+        hand = Moving(place + 0.01, jnp.zeros(3), jnp.array([1.0, 0.0, 0.0, 0.0]))
+        state = start(model, hand, placed(free=place, joints=0.2 * joints))
+        state = state.replace(qvel=0.1 * speeds)
+        for part in (smooth.com_pos, smooth.crb, contacts, forward.fwd_velocity):
+            state = part(model, state)
+        theirs, ours = (
+            constraint.make_constraint(model, state)._impl,
+            rows(model, state),
+        )
+        of_theirs = theirs.efc_J, theirs.efc_D, theirs.efc_aref
+        of_ours = ours.jacobian.T, ours.stiffness, ours.wanted
+        touching = (theirs.contact.dist < 0).sum()
+        limited = (jnp.abs(state.qpos[-3:]) > 0.2).any()
+        pushed = (force(*one, 10.0 * acceleration) for one in (of_theirs, of_ours))
+        return (*pushed, touching, limited)
+
+    with jax.numpy_rank_promotion("allow"), jax.default_matmul_precision("highest"):
+        found = both(places, draw(3), draw(model.nv), draw(model.nv))
+    theirs, ours, touching, limited = jax.tree.map(np.asarray, found)
+    assert (touching > 2).mean() > 0.5
+    assert limited.any()
+    for mine, expected in zip(ours, theirs, strict=True):
+        largest = np.abs(expected).reshape(COUNT, -1).max(axis=1)
+        apart = np.abs(mine - expected).reshape(COUNT, -1).max(axis=1)
+        assert (largest > 0).mean() > 0.5
+        assert (apart <= 1e-4 * largest).all()
