@@ -11,8 +11,8 @@ are contacts. At two edges the point between them is.
 
 A capsule and a box: the squared distance of a point of the axis from the box is convex,
 its derivative linear between where the axis enters or leaves one of the box's
-intervals. That gives the nearest point, and at a face, or along an edge, both ends of what is
-above it.
+intervals. That gives the nearest point, and at a face, or along an edge, both ends of
+what is above it.
 """
 
 from typing import Any, NamedTuple
@@ -265,7 +265,7 @@ def capsule_box(capsule: Placed, box: Placed) -> Contacts:
     face = jnp.argmax(jnp.where(is_out, faces, above))
     axis = jnp.arange(3) == face % 3
     outward = jnp.where(axis, jnp.where(face < 3, 1.0, -1.0), 0.0)
-    # Above a face it has a contact at either end of what is above it; along an edge, too.
+    # Above a face or along an edge it has a contact at either end of what is above it.
     above_face = ~is_out | (faces.max() > PARALLEL)
     along = jnp.abs(way) > PARALLEL * capsule.size[1]
     free = jnp.where(above_face, axis | (jnp.abs(way) < TINY), ~along)

@@ -38,10 +38,10 @@ UPRIGHT = (1.0, 0.0, 0.0, 0.0)
 LYING = (0.999559, 0.0, -0.0297, 0.0)
 """How it lies on the table: the head is thicker than the handle."""
 
-# The handle, officially a capsule of radius 20 mm, is a bar of about equal cross-section,
-# so high that the hammer rises from the table as officially, without turning. The
-# cylinders of the head's ends are square bars that stand on an edge, so that it lies as
-# high and leans on the handle; the rest of it is one box.
+# The handle, officially a capsule of radius 20 mm, is a bar of about equal cross-
+# section, so high that the hammer rises from the table as officially, without turning.
+# The cylinders of the head's ends are square bars that stand on an edge, so that it
+# lies as high and leans on the handle; the rest of it is one box.
 ON_EDGE = (0.92388, 0.0, 0.382683, 0.0)
 HAMMER = (
     Box((0.16, 0.018, 0.019), mass=0.1),
