@@ -1,11 +1,14 @@
 """How fast the environment compiles and steps, beside whatever else plays its tasks.
 
-Random actions, a loop of 10 steps as one program.
+Random actions, a loop of at least 10 steps as one program, which for every batch makes
+about as many steps of the environment. All take turns, since machines become slower and
+faster meanwhile.
 """
 
 import contextlib
 import importlib.util
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +25,11 @@ from jaxmeta.manipulation.official import VARIABLE, Official, check
 from jaxmeta.manipulation.physics import MODES
 from jaxmeta.manipulation.suites import Suite
 
-STEPS = 10
-"""Steps of the environment that are timed together."""
+LEAST_STEPS, ENV_STEPS = 10, 10_240
+"""How many steps a loop has at least, and how many of an environment it should make."""
+
+TURNS = 6
+"""The first of which is not counted."""
 
 OTHERS_STEPS = 100
 """Steps of every task for packages that play one environment."""
@@ -40,7 +46,7 @@ class Program(NamedTuple):
       num_steps: environment steps in it.
       compile_seconds: processor time of its compilation, tracing included.
       cached_seconds: the same where the persistent cache has it.
-      bytes_per_env: state, actions and scratch memory, divided by the environments.
+      bytes_per_env: state and scratch memory, divided by the environments.
     """
 
     run: Callable[[], Any]
@@ -61,7 +67,8 @@ def program(tasks: Sequence[str], num_envs: int, mode: str) -> Program:
     env = ManipulationEnv(tasks, physics=MODES[mode])
     keys = jax.random.split(jax.random.key(0), num_envs)
     state = jax.jit(jax.vmap(env.reset_task))(keys, jnp.arange(num_envs) % len(tasks))
-    shape = (STEPS, num_envs, env.action_size)
+    steps = max(LEAST_STEPS, ENV_STEPS // num_envs)
+    shape = (steps, num_envs, env.action_size)
     actions = jax.random.uniform(jax.random.key(1), shape, minval=-1, maxval=1)
 
     def play(state, actions):
@@ -78,9 +85,9 @@ def program(tasks: Sequence[str], num_envs: int, mode: str) -> Program:
         (_, cold), (made, cached) = compiled(), compiled()
     memory = made.memory_analysis()
     assert memory is not None
-    taken = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+    taken = memory.temp_size_in_bytes + memory.argument_size_in_bytes - actions.nbytes
     run = lambda: jax.block_until_ready(made(state, actions))
-    return Program(run, STEPS * num_envs, cold, cached, taken / num_envs)
+    return Program(run, steps * num_envs, cold, cached, taken / num_envs)
 
 
 @contextlib.contextmanager
@@ -102,9 +109,15 @@ def sizes() -> tuple[int, ...]:
     return (64, 1024) if on_cpu() else (1024, 4096, 16384, 65536)
 
 
-def rates(programs: Sequence[Program]) -> list[float]:
-    """Median environment steps a second of each; they take turns."""
-    seconds = median_seconds([one.run for one in programs])
+def rates(programs: Sequence[Program], between: Callable[[], Any]) -> list[float]:
+    """Median environment steps a second of each; they take turns.
+
+    Args:
+      programs: that are measured.
+      between: what else is done in every turn, `TURNS` times.
+    """
+    runs = [*(one.run for one in programs), between]
+    *seconds, _ = median_seconds(runs, rounds=TURNS - 1)
     return [one.num_steps / s for one, s in zip(programs, seconds, strict=True)]
 
 
@@ -142,12 +155,17 @@ def measure(
     for names, n, mode in cases:
         say(f"compiling {_name(names, n, mode)}")
         programs.append(program(names, n, mode))
-    # Before and after, as a machine may become slower meanwhile.
-    others = lambda: (official_rate(tasks), envpool_rate(tasks))
-    before, ours, after = others(), rates(programs), others()
+    shares = (tasks[turn::TURNS] for turn in range(TURNS))
+    others: list[tuple[float | None, float | None]] = []
+
+    def between():
+        if share := next(shares):
+            others.append((official_rate(share), envpool_rate(share)))
+
+    ours = rates(programs, between)
     official, envpool = (
-        None if one is None or other is None else (one + other) / 2
-        for one, other in zip(before, after, strict=True)
+        statistics.harmonic_mean(found) if all(found) else None
+        for found in zip(*others, strict=True)
     )
     rows = [
         {

@@ -47,16 +47,15 @@ def test_a_program_plays_its_steps_and_leaves_the_cache_alone():
     before = jax.config.jax_compilation_cache_dir
     made = bench.program(("a", "b"), 3, "fast")
     assert jax.config.jax_compilation_cache_dir == before
-    assert made.num_steps == 3 * bench.STEPS
+    steps = bench.ENV_STEPS // 3
+    assert made.num_steps == 3 * steps
     state = made.run()
     assert state.task.tolist() == [0, 1, 0]
-    actions = jax.random.uniform(
-        jax.random.key(1), (bench.STEPS, 3, 4), minval=-1, maxval=1
-    )
-    assert jnp.allclose(state.total, actions.sum(axis=0), atol=1e-5)
+    actions = jax.random.uniform(jax.random.key(1), (steps, 3, 4), minval=-1, maxval=1)
+    assert jnp.allclose(state.total, actions.sum(axis=0), atol=1e-2)
     assert made.cached_seconds > 0
-    # 10 actions of 4 floats, and a state of 5 numbers.
-    assert made.bytes_per_env >= 10 * 16 + 20
+    # A state of 5 numbers; of its actions nothing.
+    assert 20 <= made.bytes_per_env < 16 * steps
 
 
 def test_rates_are_medians_of_turns(monkeypatch):
@@ -70,12 +69,23 @@ def test_rates_are_medians_of_turns(monkeypatch):
         return bench.Program(run, 20, 0.0, 0.0, 0.0)
 
     # The first of each warms up.
-    assert bench.rates([runs("a"), runs("b")]) == [10.0, 5.0]
+    turns = []
+    found = bench.rates([runs("a"), runs("b")], lambda: turns.append(now[0]))
+    assert found == [10.0, 5.0]
+    assert turns == [18.0, 23.0, 32.0, 38.0, 43.0, 56.0]
 
 
 def test_every_size_in_both_modes_and_one_task_alone(monkeypatch):
-    monkeypatch.setattr(bench, "rates", lambda found: [1.0, 4.0, 2.0, 8.0, 3.0])
-    monkeypatch.setattr(bench, "official_rate", lambda tasks: 4.0)
+    def rates(programs, between):
+        assert len(programs) == 5
+        for _ in range(bench.TURNS):
+            between()
+        return [1.0, 4.0, 2.0, 8.0, 3.0]
+
+    monkeypatch.setattr(bench, "rates", rates)
+    # Two tasks, of which each is played in one turn, half a second and an eighth.
+    slow = {("reach",): 2.0, ("push",): 8.0}
+    monkeypatch.setattr(bench, "official_rate", slow.__getitem__)
     said = []
     found = bench.measure([2, 4, 2], tasks=("reach", "push"), say=said.append)
     cases = [(len(r["tasks"]), r["num_envs"], r["physics"]) for r in found["rows"]]
@@ -91,10 +101,10 @@ def test_every_size_in_both_modes_and_one_task_alone(monkeypatch):
     lines = bench.lines(found)
     assert {len(line) for line in lines} == {6}
     assert lines[0][:3] == ("played", "steps / CPU s", "x official")
-    assert lines[1][:3] == ("2 faithful", "1", "0.25")
-    assert lines[4][:3] == ("4 fast", "8", "2.00")
+    assert lines[1][:3] == ("2 faithful", "1", "0.31")
+    assert lines[4][:3] == ("4 fast", "8", "2.50")
     assert lines[5][0] == "4 faithful, one task"
-    assert lines[6][:3] == ("official, 1, CPU", "4", "1.00")
+    assert lines[6][:3] == ("official, 1, CPU", "3", "1.00")
     assert lines[7][:2] == ("one task over mixed", "1.50 x")
 
 
