@@ -18,6 +18,9 @@ from brax.envs.wrappers.training import EpisodeWrapper, VmapWrapper
 
 from jaxmeta.manipulation.env import HORIZON, ManipulationEnv, typed
 
+BRAX_AXIS = "i"
+"""Brax's name of the axis over devices."""
+
 
 class AutoReset(Wrapper):
     """Starts a new episode of the same task, with a new goal, when one ends.
@@ -112,8 +115,12 @@ def supply_removed() -> None:
 
 
 def _put_replicated(tree: Any, devices: Sequence[Any]) -> Any:
-    """Every leaf with a leading axis over the devices, one row on each."""
-    mesh = jax.sharding.Mesh(np.array(devices), ("devices",))
-    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
+    """Every leaf with a leading axis over the devices, one row on each.
+
+    They lie as what comes out of Brax's `pmap`s does, axis name included: else an agent
+    would compile its training once more when it first comes back.
+    """
+    mesh = jax.sharding.Mesh(np.array(devices), (BRAX_AXIS,))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(BRAX_AXIS))
     copies = lambda x: jnp.broadcast_to(x, (len(devices), *jnp.shape(x)))
     return jax.device_put(jax.tree.map(copies, tree), spread)

@@ -4,13 +4,12 @@ import jax
 import numpy as np
 import pytest
 
+from jaxmeta.core.testing import compilations
 from jaxmeta.manipulation.env import ManipulationEnv
 from jaxmeta.manipulation.physics import Physics
-from jaxmeta.manipulation.training import supply_removed, wrap
+from jaxmeta.manipulation.training import BRAX_AXIS, supply_removed, wrap
 
-# Compiling an agent with its environment takes minutes.
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.usefixtures("untyped"),
 ]
@@ -25,6 +24,23 @@ def brax():
         yield
 
 
+def test_what_is_put_on_devices_lies_as_what_comes_back():
+    from brax.training.agents.ppo import train as ppo
+    from brax.training.agents.sac import train as sac
+
+    assert {ppo._PMAP_AXIS_NAME, sac._PMAP_AXIS_NAME} == {BRAX_AXIS}
+    devices = jax.local_devices()
+    start = jax.device_put_replicated({"weights": np.ones(3, np.float32)}, devices)
+    update = jax.pmap(lambda tree: jax.tree.map(jax.numpy.sin, tree), BRAX_AXIS)
+    update(start)
+    with compilations() as compiled:
+        update(update(start))
+    assert compiled == []
+    assert start["weights"].shape == (len(devices), 3)
+
+
+# Compiling an agent with its environment takes minutes.
+@pytest.mark.slow
 def test_ppo():
     from brax.training.agents.ppo import train as ppo
 
@@ -47,6 +63,7 @@ def test_ppo():
     assert np.isfinite(metrics["eval/episode_reward"])
 
 
+@pytest.mark.slow
 def test_sac():
     from brax.training.agents.sac import train as sac
 
