@@ -29,14 +29,6 @@ ASIDE = {"door-lock", "door-unlock"}
 # Where the hand touches something in the first step.
 AT_ONCE = {"door-lock", "door-unlock", "drawer-close", "handle-press"}
 
-# By how many metres objects may differ before anything touches them, where that is more
-# than 1 mm, by reason.
-LOOSE = {
-    # It starts between two boxes of the table, in either, jammed by its friction, of
-    # which a pyramid is not quite a cone.
-    "hand-insert": 4e-3,
-}
-
 
 class Apart(NamedTuple):
     """Distances of ours from the official ones at every step of an episode, metres."""
@@ -167,7 +159,7 @@ def test_objects_are_where_they_are_officially_until_they_are_touched(apart):
     print(text)
     for name, one in found.items():
         _, difference = one.before
-        assert difference.max(initial=0.0) <= LOOSE.get(name, 1e-3), (name, text)
+        assert difference.max(initial=0.0) <= 1e-3, (name, text)
 
 
 def test_the_hand_follows_the_official_one(apart):
