@@ -29,8 +29,8 @@ class HandInsert(Carry):
     goal_low, goal_high = low[3:], high[3:]
     solved_within = 0.05
     carrying = 7.0
-    # Officially of friction 1. Between two boxes of the table, in either of which it may
-    # start, the block is jammed by it; pyramids, softer than cones, need more for that.
+    # Officially 1. Between two boxes of the table, in either of which it may start, the
+    # block is jammed by it; pyramids, softer than cones, need more for that.
     geometry = dataclasses.replace(WITH_HOLE, friction=1.3)
 
     def reward_v1(self, now, episode, action):
