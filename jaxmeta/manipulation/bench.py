@@ -155,16 +155,16 @@ def measure(
     for names, n, mode in cases:
         say(f"compiling {_name(names, n, mode)}")
         programs.append(program(names, n, mode))
-    shares = (tasks[turn::TURNS] for turn in range(TURNS))
-    others: list[tuple[float | None, float | None]] = []
+    shares = [share for turn in range(TURNS) if (share := tasks[turn::TURNS])]
+    left, others = iter(shares), []
 
     def between():
-        if share := next(shares):
+        if share := next(left, ()):
             others.append((official_rate(share), envpool_rate(share)))
 
     ours = rates(programs, between)
     official, envpool = (
-        statistics.harmonic_mean(found) if all(found) else None
+        statistics.harmonic_mean(found, map(len, shares)) if all(found) else None
         for found in zip(*others, strict=True)
     )
     rows = [

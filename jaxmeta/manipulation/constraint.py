@@ -54,10 +54,20 @@ def rows(model: mjx.Model, data: mjx.Data) -> Rows:
     """The rows of all limits, then those of all contacts.
 
     Args:
-      model: limits are of slides and hinges, contacts of `condim` 3 or 4, in this
-        order, and impedances have the middle and the power that MuJoCo gives them
-        (`solimp[3:]` of .5 and 2), as in scenes of `scene.mjcf`.
+      model: as scenes of `scene.mjcf` are. Limits are of slides and hinges, contacts of
+        `condim` 3 or 4, in this order, and pyramids; impedances have the middle and the
+        power that MuJoCo gives them (`solimp[3:]` of .5 and 2), `solref` is a time and
+        a ratio, `impratio` 1; nothing else (equalities, friction of joints, tendons)
+        asks for anything.
       data: of which joints and contacts are read.
+
+    Example:
+      >>> from jaxmeta.manipulation.physics import compile_scene
+      >>> from jaxmeta.manipulation.scene import Geometry
+      >>> model = mjx.put_model(compile_scene(Geometry(), 0.0025), impl="jax")
+      >>> at_rest = mjx.kinematics(model, mjx.make_data(model))
+      >>> rows(model, at_rest).jacobian.shape  # 5 limits, 10 contacts of 4 and of 6
+      (14, 105)
     """
     state: Any = data  # of which MJX declares less than there is
     contact = state._impl.contact
@@ -69,8 +79,7 @@ def rows(model: mjx.Model, data: mjx.Data) -> Rows:
     stiffness, damping, pull = _asked(springs, model.opt.timestep)
 
     def spread(values: Array) -> Array:
-        ends = [len(limits.distance)]
-        of_limits, of_contacts = jnp.split(values, ends)
+        of_limits, of_contacts = jnp.split(values, [len(limits.distance)])
         return jnp.concatenate([of_limits, _edges(of_contacts, twisting)])
 
     wanted = -spread(damping) * (data.qvel @ jacobian) - spread(pull)
@@ -103,7 +112,7 @@ def _limits(model: mjx.Model, data: mjx.Data) -> tuple[Array, _Spring]:
         model.jnt_solimp[joints],
         model.dof_invweight0[dofs],
     )
-    return np.eye(model.nv, dtype=np.float32)[:, dofs] * inwards[None], spring
+    return jnp.eye(model.nv)[:, dofs] * inwards[None], spring
 
 
 def _contacts(model: mjx.Model, state: Any, twisting: int) -> tuple[Array, _Spring]:
@@ -112,12 +121,12 @@ def _contacts(model: mjx.Model, state: Any, twisting: int) -> tuple[Array, _Spri
     normal, *tangents = jnp.transpose(contact.frame, (1, 2, 0))  # [3, contact] each
     slide, slide_too, twist, *_ = contact.friction.T
     leaning = [
-        normal + sign * friction * tangent
+        normal + sign * friction[None] * tangent
         for friction, tangent in zip((slide, slide_too), tangents, strict=True)
         for sign in (1, -1)
     ]
-    last = normal[:, -twisting:]
-    turning = twist[-twisting:] * last
+    last = _last(normal, twisting)
+    turning = _last(twist, twisting)[None] * last
     upright = jnp.zeros((3, 4 * normal.shape[1]))
     direction = jnp.concatenate([*leaning, last, last], axis=1)
     place = _edges(contact.pos.T, twisting)
@@ -139,8 +148,11 @@ def _contacts(model: mjx.Model, state: Any, twisting: int) -> tuple[Array, _Spri
 
 def _edges(values: Array, twisting: int) -> Array:
     """`[..., edge]` of `[..., contact]`, the last of which resist turning, too."""
-    parts = [values] * 4 + [values[..., -twisting:]] * 2
-    return jnp.concatenate(parts, axis=-1)
+    return jnp.concatenate([values] * 4 + [_last(values, twisting)] * 2, axis=-1)
+
+
+def _last(values: Array, count: int) -> Array:
+    return values[..., values.shape[-1] - count :]
 
 
 def _screws(model: mjx.Model, state: Any) -> Array:

@@ -97,3 +97,26 @@ def attributes(contact: Material) -> str:
         f'solref="{contact.time:.9g} {ratio:.9g}" '
         f'solimp="{contact.low:.9g} {contact.high:.9g} {width:.9g}"'
     )
+
+
+def pair(a: str, b: str, friction: float, condim: int, *of: Material) -> str:
+    """Two geoms that may touch, as MJCF.
+
+    Args:
+      a: the name of one.
+      b: that of the other.
+      friction: coefficient of sliding friction.
+      condim: 3, or 4 with friction against turning.
+      of: the materials of both.
+
+    Example:
+      >>> pair("pad", "cube", 2.0, 4, PAD, OBJECT)[:40]
+      '<pair geom1="pad" geom2="cube" condim="4'
+    """
+    contact = pyramid(between(*of), friction, condim)
+    twist = 0.1 if condim == 4 else 0.005  # of the official pads, which hold upright
+    return (
+        f'<pair geom1="{a}" geom2="{b}" condim="{condim}" '
+        f'friction="{friction} {friction} {twist} .0001 .0001" '
+        f"{attributes(contact)}/>"
+    )

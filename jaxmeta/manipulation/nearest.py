@@ -3,8 +3,9 @@
 MuJoCo XLA takes pairs of every two types of geoms and every number of directions of
 friction on their own, so that most geometry is compiled twice, and looks up what each
 contact is like before it chooses. Here pairs of the same types are taken together, and
-what is chosen is looked up. With the same functions for the geometry, contacts and
-their order are the same.
+what is chosen is looked up. With the same functions for the geometry, and all pairs
+looked at, contacts and their order are the same; which pairs are the nearest is told
+by their distance from boxes.
 """
 
 from typing import Any, NamedTuple

@@ -39,6 +39,9 @@ def solve(
       steps: of Newton's method.
       line_steps: points of a line that are looked at.
 
+    Returns:
+      `[dof]` m/s^2 or rad/s^2.
+
     Example:
       >>> one = lambda x: jnp.array([x])
       >>> floor = Rows(jacobian=one([1.0]), stiffness=one(3.0), wanted=one(0.0))

@@ -5,9 +5,9 @@ the arrays that differ between tasks are stacked. What decides the program (join
 geom types, pairs, sparsity of the mass matrix) is taken from one deliberately generic
 scene, of which every task's is a special case.
 
-Pads have a contact dimension of their own against what can be grasped, because MJX
-keeps the nearest pairs of every kind by their bounding spheres: large boxes would
-crowd the fingers out.
+Pads have a contact dimension of their own against what can be grasped, because only
+the nearest pairs of every kind are looked at (`nearest`): so other things that touch
+cannot crowd the fingers out.
 """
 
 import contextlib
@@ -272,10 +272,11 @@ class Physics:
 
 
 def advance(model: mjx.Model, data: mjx.Data) -> mjx.Data:
-    """One time step of MuJoCo XLA, with our contacts, from positions that are known.
+    """One time step of MuJoCo XLA, from positions that are known.
 
-    Its own step computes positions at its beginning and finds contacts in its own way;
-    the rest is the same. There are no cameras, tendons and sensors.
+    Its own step computes positions at its beginning. Contacts (`nearest`), what they
+    and limits ask for (`constraint`) and the acceleration that meets it (`newton`) are
+    found by ours; the rest is the same. There are no cameras, tendons and sensors.
 
     Args:
       model: of the scene.

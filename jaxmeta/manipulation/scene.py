@@ -19,17 +19,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Array
-from jaxmeta.manipulation.contact import (
-    BOX,
-    OBJECT,
-    PAD,
-    TABLE,
-    WRIST,
-    Material,
-    attributes,
-    between,
-    pyramid,
-)
+from jaxmeta.manipulation.contact import BOX, OBJECT, PAD, TABLE, WRIST, Material, pair
 from jaxmeta.manipulation.hand import MASS
 
 Vector: TypeAlias = tuple[float, float, float]
@@ -41,6 +31,9 @@ NUM_BOXES, NUM_CAPSULES = 4, 4
 
 FINGER_MASS = 0.0162
 """Of a finger, kilograms."""
+
+UNTURNABLE = 1e5
+"""Inertia of official things that nothing can turn, kg m^2."""
 
 FAR = 20.0
 PARKED: Vector = (0.0, 0.0, FAR)
@@ -126,8 +119,8 @@ class Geometry:
       walls: boxes fixed in the world.
       fixed: boxes fixed to the fixture.
       free: shapes of the free body, none if empty.
-      inertia: of the free body about its frame's origin, about every axis, kg m^2; that
-        of its shapes if None.
+      inertia: of the free body about every axis through its frame's origin, where then
+        its centre of mass is, kg m^2; that of its shapes if None.
       mechanism: shapes of the mechanism, none if empty.
       mechanism_pos: its frame in that of the fixture, metres.
       slides: its joints, in this order, at most two.
@@ -169,10 +162,6 @@ class Geometry:
                     f"{name} must have at most {NUM_BOXES} boxes and {NUM_CAPSULES} "
                     f"capsules, got {len(boxes)} and {len(capsules)}."
                 )
-
-
-UPRIGHT = 1e5
-"""Inertia of official things that cannot be turned, kg m^2."""
 
 
 class Placement(NamedTuple):
@@ -396,22 +385,12 @@ def _pairs(geometry: Geometry) -> list[str]:
     ]
     thing, grip, friction = geometry.free_of, geometry.grip, geometry.friction
     return [
-        *(_pair(a, b, grip, 4, PAD, thing) for a in pads for b in free),
-        *(_pair(a, b, grip, 4, PAD, OBJECT) for a in pads for b in mechanism),
-        *(_pair(a, b, 1.0, 3, PAD, of) for a in pads for b, of in still),
-        *(_pair("palm", b, 1.0, 3, WRIST, of) for b, of in still),
-        *(_pair("palm", b, 1.0, 3, WRIST, thing) for b in free),
-        *(_pair("palm", b, 1.0, 3, WRIST, OBJECT) for b in mechanism),
-        *(_pair(a, b, friction, 3, thing, OBJECT) for a in free for b in mechanism),
-        *(_pair(a, b, friction, 3, thing, of) for a in free for b, of in still),
+        *(pair(a, b, grip, 4, PAD, thing) for a in pads for b in free),
+        *(pair(a, b, grip, 4, PAD, OBJECT) for a in pads for b in mechanism),
+        *(pair(a, b, 1.0, 3, PAD, of) for a in pads for b, of in still),
+        *(pair("palm", b, 1.0, 3, WRIST, of) for b, of in still),
+        *(pair("palm", b, 1.0, 3, WRIST, thing) for b in free),
+        *(pair("palm", b, 1.0, 3, WRIST, OBJECT) for b in mechanism),
+        *(pair(a, b, friction, 3, thing, OBJECT) for a in free for b in mechanism),
+        *(pair(a, b, friction, 3, thing, of) for a in free for b, of in still),
     ]
-
-
-def _pair(a: str, b: str, friction: float, condim: int, *of: Material) -> str:
-    contact = pyramid(between(*of), friction, condim)
-    twist = 0.1 if condim == 4 else 0.005  # of the official pads, which hold upright
-    return (
-        f'<pair geom1="{a}" geom2="{b}" condim="{condim}" '
-        f'friction="{friction} {friction} {twist} .0001 .0001" '
-        f"{attributes(contact)}/>"
-    )

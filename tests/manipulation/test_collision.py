@@ -186,6 +186,17 @@ def test_a_capsule_whose_axis_is_inside_is_pushed_out_of_the_nearest_face():
     np.testing.assert_allclose(np.sort(found.place[:, 0]), [-0.2, 0.4], atol=1e-6)
 
 
+@pytest.mark.parametrize(("along", "ends"), [(0.0, (-0.5, 0.5)), (0.9, (0.4, 1.0))])
+def test_a_capsule_along_an_edge_touches_it_at_both_ends(along, ends):
+    box = Placed(jnp.zeros(3), jnp.eye(3), jnp.ones(3))
+    turn = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+    lying = Placed(jnp.array([1.1, along, 1.1]), turn, jnp.array([0.2, 0.5, 0.0]))
+    found = capsule_box(lying, box)
+    np.testing.assert_allclose(found.distance, 0.1 * 2**0.5 - 0.2, atol=1e-6)
+    np.testing.assert_allclose(np.sort(found.place[:, 1]), ends, atol=1e-6)
+    np.testing.assert_allclose(found.normal, [-(0.5**0.5), 0.0, -(0.5**0.5)], atol=1e-6)
+
+
 def test_a_frame_is_right_handed_and_begins_with_the_normal():
     rng = np.random.default_rng(0)
     for normal in rng.normal(size=(10, 3)):

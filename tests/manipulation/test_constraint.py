@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 from mujoco import mjx
@@ -63,3 +64,29 @@ def test_rows_push_as_those_of_mujoco_xla(name, timestep):
         apart = np.abs(mine - expected).reshape(COUNT, -1).max(axis=1)
         assert (largest > 0).mean() > 0.5
         assert (apart <= 1e-4 * largest).all()
+
+
+def test_contacts_need_not_resist_turning():
+    """A box in a plane, of `condim` 3, and nothing else."""
+    c_model = mujoco.MjModel.from_xml_string(
+        '<mujoco><worldbody><geom name="floor" type="plane" size="1 1 1"/>'
+        '<body pos="0 0 .09"><freejoint/><geom name="cube" type="box" size=".1 .1 .1"/>'
+        '</body></worldbody><contact><pair geom1="floor" geom2="cube" condim="3"/>'
+        '</contact><custom><numeric name="max_geom_pairs" data="4"/>'
+        '<numeric name="max_contact_points" data="4"/></custom></mujoco>'
+    )
+    model = mjx.put_model(c_model, impl="jax")
+    state = mjx.put_data(c_model, mujoco.MjData(c_model), impl="jax")
+    acceleration = jnp.linspace(-9.0, 1.0, 6)
+    with jax.numpy_rank_promotion("allow"):
+        for part in (mjx.kinematics, smooth.com_pos, smooth.crb, contacts):
+            state = part(model, state)
+        theirs = constraint.make_constraint(model, state)._impl
+        ours = rows(model, state)
+        expected, cost = force(
+            theirs.efc_J, theirs.efc_D, theirs.efc_aref, acceleration
+        )
+        found = force(ours.jacobian.T, ours.stiffness, ours.wanted, acceleration)
+    assert cost > 0
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found[1], cost, rtol=1e-4)

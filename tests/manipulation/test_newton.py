@@ -48,7 +48,7 @@ def test_the_acceleration_is_that_of_the_dual_problem(seed):
     assert np.abs(expected - free).max() > 0.1
     found = solved(rows, inertia, free, steps=12, line_steps=8)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
-    # As many steps as a time step makes leave little.
+    # As many steps as a time step makes leave little: .11 at most, .05 but for one.
     left = np.abs(solved(rows, inertia, free) - expected).max()
     assert left < 0.15 * np.abs(expected - free).max()
 
@@ -71,7 +71,6 @@ def test_nothing_happens_where_nothing_pushes():
 
 
 def test_a_light_thing_that_cannot_be_turned_lies_still():
-    """Nothing is left to change, whose square is nothing in float32."""
     corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]]) * 0.02
     jacobian = np.c_[np.ones(4), corners].T
     rows = jacobian, np.full(4, 0.04), np.full(4, 0.1)
@@ -81,3 +80,11 @@ def test_a_light_thing_that_cannot_be_turned_lies_still():
         np.testing.assert_allclose(
             found, by_forces(rows, inertia, free), rtol=1e-5, atol=1e-6
         )
+
+
+def test_there_is_an_answer_where_next_to_nothing_is_left():
+    """A way whose square is nothing in float32, though it still falls."""
+    falls = jnp.array([1e-25, 0.0])
+    asked = Rows(jnp.eye(2), jnp.array([1e-20, 1.0]), jnp.array([1e-3, 0.0]))
+    found = solve(asked, jnp.diag(falls + 1e-24), falls, falls, steps=3, line_steps=4)
+    assert jnp.isfinite(found).all()

@@ -79,6 +79,13 @@ def test_a_model_is_what_mujoco_compiles(name):
     [
         # From the official models as MuJoCo compiles them.
         ("hand-insert", 0.01, 1e5),
+        ("peg-insert-side", 0.1, 1e5),
+        ("pick-out-of-hole", 0.01, 1e5),
+        ("push-back", 0.75, 1e5),
+        ("shelf-place", 0.01, 1e5),
+        ("sweep-into", 0.01, 1e5),
+        ("pick-place", 0.75, 8.80012e-4),
+        ("reach-wall", 0.75, 8.80012e-4),
         ("push", 0.75, 8.80012e-4),
         ("bin-picking", 0.1, 2.667e-5),
         ("soccer", 0.04, 1.083e-5),

@@ -53,8 +53,8 @@ DOOR = (
     Capsule(0.023, 0.031, (0.395, -0.12, 0.0), ALONG_X, 0.18),
 )
 # Officially from -2, but at -1.304 the door's edge meets the safe's side, which pushes
-# it back over some 0.2 s: the limit stands in for this contact, its numbers fitted to
-# how the official door moves when it starts further open.
+# it back over some 0.2 s. The limit stands in for this contact: its place, time and
+# ratio are fitted to how the official door moves when it starts further open.
 HINGE = Joint((0.0, 0.0, 1.0), -1.301, 0.0, damping=2.0, ratio=1.75)
 HANDLE = At(
     "mechanism",

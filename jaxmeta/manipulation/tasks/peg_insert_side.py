@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxmeta.manipulation.contact import TABLE
 from jaxmeta.manipulation.grasp import caging, carrying, holding
-from jaxmeta.manipulation.scene import UPRIGHT, At, Box, Geometry, placed
+from jaxmeta.manipulation.scene import UNTURNABLE, At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import (
     both,
     closeness,
@@ -60,7 +60,7 @@ class PegInsertSide(ManipulationTask):
     goal_low = (-0.32, 0.4, 0.129)
     goal_high = (-0.22, 0.7, 0.131)
     quat_order = "xyzw"
-    geometry = Geometry(free=(PEG,), inertia=UPRIGHT, fixed=BLOCK, free_of=TABLE)
+    geometry = Geometry(free=(PEG,), inertia=UNTURNABLE, fixed=BLOCK, free_of=TABLE)
     object_at = At("free", GRASP)
     landmark_at = At("free", TIP)
 

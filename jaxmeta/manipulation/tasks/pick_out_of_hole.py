@@ -8,7 +8,7 @@ Yu et al., Meta-World (CoRL 2019), rewards of versions 2 and 1.
 import dataclasses
 
 from jaxmeta.manipulation.grasp import caging, holding
-from jaxmeta.manipulation.scene import UPRIGHT, Box, Geometry
+from jaxmeta.manipulation.scene import UNTURNABLE, Box, Geometry
 from jaxmeta.manipulation.shaping import above, both, closeness, distance, funnel
 from jaxmeta.manipulation.tasks.pick_place import Carry, lifting
 
@@ -37,7 +37,7 @@ class PickOutOfHole(Carry):
     high = (0.0, 0.75, 0.02, 0.1, 0.6, 0.3)
     goal_low, goal_high = low[3:], high[3:]
     reach = 0.04
-    geometry = Geometry(free=(PUCK,), inertia=UPRIGHT, walls=TABLE)
+    geometry = Geometry(free=(PUCK,), inertia=UNTURNABLE, walls=TABLE)
 
     def grasp(self, now, episode, action):
         return caging(

@@ -28,7 +28,9 @@ BEST = 10.0
 """The reward with the object at the goal."""
 
 # Officially a cylinder of the same radius and height: as a box it stands, too.
-PUCK, PUCK_INERTIA = Box((0.02, 0.02, 0.02), mass=0.75), 8.80012e-4
+PUCK = Box((0.02, 0.02, 0.02), mass=0.75)
+PUCK_INERTIA = 8.80012e-4
+"""Of all official pucks of this mass, more than that of their shape, kg m^2."""
 
 PUCK_HEIGHT = 0.0194
 """Of a puck's middle where it lies on the table, metres."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxmeta.core.types import Array, Float
 from jaxmeta.manipulation.contact import BOX
 from jaxmeta.manipulation.grasp import pinching
-from jaxmeta.manipulation.scene import UPRIGHT, Box, Geometry, Placement, placed
+from jaxmeta.manipulation.scene import UNTURNABLE, Box, Geometry, Placement, placed
 from jaxmeta.manipulation.shaping import Point, distance
 from jaxmeta.manipulation.shaping_v1 import reach_then
 from jaxmeta.manipulation.task import Episode, Readings, Reward
@@ -89,7 +89,7 @@ class PushBack(Carry):
     quat_order = "xyzw"
     geometry = Geometry(
         free=(Box((0.02, 0.02, 0.02), mass=0.75),),
-        inertia=UPRIGHT,
+        inertia=UNTURNABLE,
         friction=2.0,
         free_of=BOX,
     )

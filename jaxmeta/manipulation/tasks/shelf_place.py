@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxmeta.manipulation.contact import BOX
 from jaxmeta.manipulation.grasp import caging, holding
-from jaxmeta.manipulation.scene import UPRIGHT, Box, Geometry, placed
+from jaxmeta.manipulation.scene import UNTURNABLE, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import both
 from jaxmeta.manipulation.task import Episode
 from jaxmeta.manipulation.tasks.pick_place import BLOCK_HEIGHT, Carry, lifting
@@ -51,7 +51,7 @@ class ShelfPlace(Carry):
     apart = 0.1
     reach = 0.025
     geometry = Geometry(
-        free=(BLOCK,), inertia=UPRIGHT, fixed=SHELF, friction=2.0, free_of=BOX
+        free=(BLOCK,), inertia=UNTURNABLE, fixed=SHELF, friction=2.0, free_of=BOX
     )
 
     def place(self, vector):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxmeta.core.types import Array, Bool
 from jaxmeta.manipulation.contact import BOX, TABLE
 from jaxmeta.manipulation.grasp import pinching
-from jaxmeta.manipulation.scene import UPRIGHT, At, Box, Geometry, placed
+from jaxmeta.manipulation.scene import UNTURNABLE, At, Box, Geometry, placed
 from jaxmeta.manipulation.shaping import both, distance
 from jaxmeta.manipulation.shaping_v1 import reach_then
 from jaxmeta.manipulation.task import Episode, Readings, Reward
@@ -31,7 +31,7 @@ BLOCK = Box((0.02, 0.02, 0.02), mass=0.01)
 # The table around the hole, which is 16 cm wide and deep and starts at y = .76.
 WITH_HOLE = Geometry(
     free=(BLOCK,),
-    inertia=UPRIGHT,
+    inertia=UNTURNABLE,
     free_of=BOX,
     walls=(
         Box((0.08, 0.28, 0.05), (0.0, 0.48, 0.0)),
