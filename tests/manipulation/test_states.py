@@ -51,7 +51,7 @@ BEYOND = {
     "stick-push": 5e-3,
     "window-close": 4e-3,
     "window-open": 4e-3,
-    # Hinges, in radians. The door's range ends about where it meets the safe, at -1.301,
+    # Hinges, in radians. The door's range ends about where it meets the safe, -1.301,
     # the official one at -2; the posed episodes set it anywhere in that.
     "door-close": 0.633,
     "door-open": 0.563,
