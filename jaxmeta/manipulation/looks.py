@@ -59,7 +59,7 @@ DRAWER: dict[Part, tuple[Colour, ...]] = {
     "fixed": (OAK,),
     "mechanism": (PINE, PINE, PINE, PINE, DARK),
 }
-HOLE: dict[Part, tuple[Colour, ...]] = {"wall": (PINE,), "fixed": (PINE,)}
+HOLE: dict[Part, tuple[Colour, ...]] = {"wall": (PINE,)}
 PLATE: dict[Part, tuple[Colour, ...]] = {"fixed": (WHITE,), "mechanism": (BLUE,)}
 LEVER: dict[Part, tuple[Colour, ...]] = {
     "fixed": (STEEL,),
