@@ -3,6 +3,7 @@
 import contextlib
 import io
 
-# MJX prints what it finds no need of. Brax imports it as well, so it comes first here.
+# MJX prints that it did not find Warp, another backend, which nothing here needs. Brax
+# imports MJX as well, so it comes first here.
 with contextlib.redirect_stdout(io.StringIO()):
     from mujoco import mjx as mjx

@@ -11,11 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from brax.envs.base import Env, State
 from jax.core import Tracer
 
 from jaxmeta.core.types import Array, Bool, Float, Int, Scalar
 from jaxmeta.manipulation.hand import STEP_LENGTH, Free, free_motion, moment, started
+from jaxmeta.manipulation.keys import typed
 from jaxmeta.manipulation.observation import Frame, clipped, frame, layout_of, observe
 from jaxmeta.manipulation.physics import (
     NUM_JOINTS,
@@ -27,7 +29,12 @@ from jaxmeta.manipulation.physics import (
 )
 from jaxmeta.manipulation.sensors import BODIES, Poses, read, views_of
 from jaxmeta.manipulation.shaping import Point
-from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings
+from jaxmeta.manipulation.task import (
+    Episode,
+    ManipulationTask,
+    Readings,
+    complete,
+)
 from jaxmeta.manipulation.tasks import find
 
 HORIZON = 500
@@ -48,7 +55,8 @@ class Play(NamedTuple):
       vector: `[6]` the draw that says where things and goal are.
       fixture: `[3]` where the fixture stands, metres.
       episode: what is fixed for the episode.
-      goal: `[3]` the point that drags the hand, metres.
+      drag: `[3]` the point that drags the hand, metres. The goal of the task is
+        `episode.target`.
       free: the hand, had nothing ever touched it.
       before: `[18]` the frame seen one step ago.
       steps: `[]` steps taken.
@@ -60,7 +68,7 @@ class Play(NamedTuple):
     vector: Float[Array, "6"]
     fixture: Point
     episode: Episode
-    goal: Point
+    drag: Point
     free: Free
     before: Frame
     steps: Int[Array, ""]
@@ -69,7 +77,14 @@ class Play(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What a task says of a moment."""
+    """What a task says of a moment.
+
+    Attributes:
+      seen: the frame.
+      obs: `[39]` the observation.
+      reward: `[]` of the version asked for.
+      success: `[]` whether the task is solved now.
+    """
 
     seen: Frame
     obs: Float[Array, "39"]
@@ -87,7 +102,7 @@ class ManipulationEnv(Env):
     the time, which is always so: success does not end an episode. `state.metrics` has
     `success` (now) and `solved`, 1 at the first step that succeeds: summed over an
     episode, as Brax does, it says whether the episode was solved. A step after the end
-    goes on.
+    is refused, but in `jit` and `vmap` goes on, and `state.done` stays 1.
 
     `reset`, and the automatic reset of `training.wrap`, draw goals from the boxes of
     the tasks; `reset_to` takes a goal of a suite. For training on a meta-learning suite
@@ -103,8 +118,8 @@ class ManipulationEnv(Env):
         scale between the tasks. Successes are the same.
 
     Raises:
-      ValueError: for no task, or an unknown one, naming the nearest; for another
-        version of the reward.
+      ValueError: for no task, an unknown one, naming the nearest, or one of your own
+        that lacks something; for physics or a version of the reward that is none.
 
     Example:
       >>> env = ManipulationEnv(["reach", "push"])
@@ -121,9 +136,10 @@ class ManipulationEnv(Env):
         one_hot: bool = False,
         reward_version: Literal["v1", "v2"] = "v2",
     ):
-        if isinstance(tasks, str) or not tasks:
+        if isinstance(tasks, str) or not isinstance(tasks, Sequence) or not tasks:
             raise ValueError(
-                f"tasks must be a list of at least one name, got {tasks!r}."
+                f"tasks must be a list of at least one name, got {tasks!r}; of a suite "
+                "give suite.tasks."
             )
         if reward_version not in ("v1", "v2"):
             raise ValueError(
@@ -131,8 +147,10 @@ class ManipulationEnv(Env):
             )
         self.reward_version = reward_version
         self.tasks: tuple[ManipulationTask, ...] = tuple(
-            find(task) if isinstance(task, str) else task for task in tasks
+            find(task) if isinstance(task, str) else complete(task) for task in tasks
         )
+        if not isinstance(physics, Physics | None):
+            raise ValueError(f'physics must be as MODES["fast"] is, got {physics!r}.')
         self.physics = Physics() if physics is None else physics
         self.hidden_goal, self.one_hot = hidden_goal, one_hot
         names = [task.name for task in self.tasks]
@@ -153,14 +171,17 @@ class ManipulationEnv(Env):
 
     @property
     def observation_size(self) -> int:
+        """39, and one more for each task if they are one-hot."""
         return 39 + self.one_hot * len(self.tasks)
 
     @property
     def action_size(self) -> int:
+        """Three displacements and the grip."""
         return 4
 
     @property
     def backend(self) -> str:
+        """What Brax calls the simulator."""
         return "mjx"
 
     @property
@@ -229,21 +250,19 @@ class ManipulationEnv(Env):
             )
         task = self._number(task)
         place = self._ask(task, lambda t, v: t.place(_own(t, v)), vector)
-        goal = self._hand_start[task]
         model = self.models.of(task, place.fixture)
         free = jax.tree.map(lambda rows: rows[task], self._started)
         data: Any = start(model, moment(free), place)
         now = self._read(task, data)
         begin = lambda t, v: t.begin(_own(t, v), now, now.tcp)
         episode = self._ask(task, begin, vector)
-        nothing = jnp.zeros(4)
-        judged = self._judge(task, now, None, episode, nothing)
+        judged = self._judge(task, now, None, episode, jnp.zeros(4))
         play = Play(
             task=task,
             vector=vector,
             fixture=place.fixture,
             episode=episode,
-            goal=goal,
+            drag=self._hand_start[task],
             free=free,
             before=judged.seen,
             steps=jnp.zeros((), jnp.int32),
@@ -264,7 +283,7 @@ class ManipulationEnv(Env):
           action: `[4]`.
 
         Raises:
-          ValueError: for an action that is not `[4]`.
+          ValueError: for an action that is not `[4]`, and after the end of an episode.
         """
         if jnp.shape(action) != (4,):
             raise ValueError(
@@ -273,13 +292,18 @@ class ManipulationEnv(Env):
             )
         action = jnp.nan_to_num(jnp.clip(action, -1.0, 1.0))
         play: Play = state.info["play"]
-        goal = jnp.clip(
-            play.goal + STEP_LENGTH * action[:3],
+        if not isinstance(play.steps, Tracer) and play.steps >= HORIZON:
+            raise ValueError(
+                f"the episode ended after {HORIZON} steps; start another with reset, "
+                "or use training.wrap, which does so itself."
+            )
+        drag = jnp.clip(
+            play.drag + STEP_LENGTH * action[:3],
             self._hand_low[play.task],
             self._hand_high[play.task],
         )
         model = self.models.of(play.task, play.fixture)
-        path, free = free_motion(goal, play.free, self.physics.substeps)
+        path, free = free_motion(drag, play.free, self.physics.substeps)
         data = self.physics.step(model, state.pipeline_state, action[3], path)
         now = self._read(play.task, data)
         judged = self._judge(play.task, now, play.before, play.episode, action)
@@ -288,7 +312,7 @@ class ManipulationEnv(Env):
         steps = play.steps + 1
         done = (steps >= HORIZON).astype(jnp.float32)
         play = play._replace(
-            goal=goal, free=free, before=judged.seen, steps=steps, solved=solved
+            drag=drag, free=free, before=judged.seen, steps=steps, solved=solved
         )
         metrics = {
             "success": judged.success.astype(jnp.float32),
@@ -306,8 +330,8 @@ class ManipulationEnv(Env):
 
     def _number(self, task: Int[Array, ""]) -> Int[Array, ""]:
         last = len(self.tasks) - 1
-        if not isinstance(task, Tracer) and not 0 <= task <= last:
-            raise ValueError(f"task must be in 0 to {last}, got {task}.")
+        if not isinstance(task, Tracer) and not _is_number(task, last):
+            raise ValueError(f"task must be a number in 0 to {last}, got {task!r}.")
         return jnp.clip(task, 0, last)
 
     def _ask(self, task: Int[Array, ""], question: Any, *given: Any) -> Any:
@@ -359,29 +383,9 @@ class ManipulationEnv(Env):
         return jnp.concatenate([obs, jax.nn.one_hot(task, len(self.tasks))])
 
 
-def typed(keys: Array) -> Array:
-    """Keys with a type, from such or from raw ones, as Brax's agents pass them.
-
-    Args:
-      keys: one or many.
-
-    Raises:
-      ValueError: for keys that are not of JAX's default kind, as `PRNGKey(0)` is; a
-        state holds its key raw, of that kind.
-
-    Example:
-      >>> typed(jax.random.PRNGKey(0)) == jax.random.key(0)
-      Array(True, dtype=bool)
-    """
-    usual = jax.random.key(0)
-    raw = jax.random.key_data(usual)
-    is_raw = (keys.shape[-1:], keys.dtype) == (raw.shape, raw.dtype)
-    if keys.dtype != usual.dtype and not is_raw:
-        raise ValueError(
-            f"keys must be of JAX's default kind, {usual.dtype}, as jax.random.key(0) "
-            f"is, got {keys.dtype} of shape {keys.shape}."
-        )
-    return jax.random.wrap_key_data(keys) if is_raw else keys
+def _is_number(x: Any, last: int) -> bool:
+    kind = np.asarray(x).dtype
+    return np.shape(x) == () and np.issubdtype(kind, np.integer) and 0 <= x <= last
 
 
 @functools.cache

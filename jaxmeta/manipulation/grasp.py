@@ -23,8 +23,8 @@ def caging(
     *,
     object_radius: float,
     pad_success: float,
-    reach_radius: float,
     xz_threshold: float,
+    reach_radius: float = 0.01,
     effort: float = 1.0,
     density: Literal["low", "medium", "high"] = "low",
 ) -> Scalar:
@@ -42,8 +42,9 @@ def caging(
       object: `[3]` the point to be grasped.
       object_radius: half of its width between the pads, metres.
       pad_success: metres.
-      reach_radius: distance at which the tips have reached it, metres ("medium").
       xz_threshold: metres.
+      reach_radius: distance at which the tips have reached it, metres; read where
+        `density` is "medium".
       effort: the grip at which closing counts fully.
       density: "low", caging and gripping; "high", their mean with caging alone;
         "medium", their mean with the reward for being near.
@@ -162,7 +163,6 @@ def caging_handle(
         grip,
         object_radius=0.015,
         pad_success=0.02,
-        reach_radius=0.01,
         xz_threshold=0.01,
         density=density,
     )

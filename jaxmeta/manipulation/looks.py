@@ -105,7 +105,7 @@ TASKS: dict[str, dict[Part, tuple[Colour, ...]]] = {
     "handle-pull-side": HANDLE,
     "lever-pull": LEVER,
     "peg-unplug-side": {"free": (BLUE,), "fixed": (WHITE,)},
-    "pick-out-of-hole": {"wall": (PINE,)},
+    "pick-out-of-hole": HOLE,
     "plate-slide": PLATE,
     "plate-slide-back": PLATE,
     "plate-slide-back-side": PLATE,

@@ -179,13 +179,19 @@ def save_gif(path: Path, frames: Sequence[Picture], fps: float = 20.0) -> None:
     """Writes pictures as an endless GIF; all share the colours of a few of them.
 
     Args:
-      path: the file to write.
+      path: the file to write, whatever it is called.
       frames: the pictures, of one size. An environment makes 80 a second.
       fps: pictures a second, rounded to hundredths of a second each; above 0 and at
         most 50, which is what viewers can.
 
     Raises:
       ValueError: for no pictures, several sizes or another speed.
+
+    Example:
+      >>> import tempfile
+      >>> blink = [np.full((4, 4, 3), level, np.uint8) for level in (0, 255)]
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save_gif(Path(folder) / "blink.gif", blink, fps=2.0)
     """
     sizes = {np.shape(frame) for frame in frames}
     if len(sizes) != 1:
@@ -200,7 +206,12 @@ def save_gif(path: Path, frames: Sequence[Picture], fps: float = 20.0) -> None:
         for frame in frames
     )
     first.save(
-        path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=rest,
+        duration=round(1000 / fps),
+        loop=0,
     )
 
 

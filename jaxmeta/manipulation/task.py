@@ -91,7 +91,9 @@ class Reward(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ManipulationTask(abc.ABC):
-    """One of the fifty tasks; all methods are pure and jittable.
+    """One of the fifty tasks, or of your own; all methods are pure and jittable.
+
+    The README's section on development has one of your own, whole.
 
     Attributes:
       name: the official name without its version, as `door-open`.
@@ -172,3 +174,19 @@ class ManipulationTask(abc.ABC):
     @abc.abstractmethod
     def success(self, now: Readings, episode: Episode) -> Bool[Array, ""]:
         """Whether the task is solved now; an episode is if any of its steps is."""
+
+
+def complete(task: ManipulationTask) -> ManipulationTask:
+    """The task, if it says all that it must.
+
+    Raises:
+      ValueError: for what is no task, and naming the attributes that are missing.
+    """
+    if not isinstance(task, ManipulationTask):
+        raise ValueError(
+            f"a task is a name or a ManipulationTask, as MyTask() is, got {task!r}."
+        )
+    fields = ManipulationTask.__annotations__
+    if missing := [name for name in fields if not hasattr(task, name)]:
+        raise ValueError(f"{type(task).__name__} must say its {', '.join(missing)}.")
+    return task

@@ -16,7 +16,8 @@ import numpy as np
 from brax.envs.base import Env, State, Wrapper
 from brax.envs.wrappers.training import EpisodeWrapper, VmapWrapper
 
-from jaxmeta.manipulation.env import HORIZON, ManipulationEnv, typed
+from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
+from jaxmeta.manipulation.keys import typed
 
 BRAX_AXIS = "i"
 """Brax's name of the axis over devices."""
@@ -53,6 +54,12 @@ class AutoReset(Wrapper):
         return dataclasses.replace(state, info={**state.info, "final_obs": state.obs})
 
     def step(self, state: State, action: jax.Array) -> State:
+        """One step of every environment, after which those that ended begin again.
+
+        Args:
+          state: of all environments.
+          action: `[environment, 4]`.
+        """
         fresh_start, solved = state.done > 0, state.info["play"].solved
         steps = jnp.where(fresh_start, 0.0, state.info["steps"])
         state = dataclasses.replace(
@@ -100,16 +107,35 @@ def wrap(
 
     Args:
       env: a `ManipulationEnv`.
-      episode_length: steps of an episode.
+      episode_length: steps of an episode, at most 500.
       action_repeat: steps for which an action is held.
       randomization_fn: not used; tasks and goals are randomised by the environment.
+
+    Raises:
+      ValueError: for an episode of another length.
+
+    Example:
+      >>> envs = wrap(ManipulationEnv(["reach", "push"]), episode_length=100)
+      >>> keys = jax.random.split(jax.random.key(0), 8)
+      >>> jax.eval_shape(envs.reset, keys).obs.shape
+      (8, 39)
     """
     del randomization_fn
+    if not 1 <= episode_length <= HORIZON:
+        raise ValueError(
+            f"episode_length must be in 1 to {HORIZON}, got {episode_length}."
+        )
     return AutoReset(EpisodeWrapper(VmapWrapper(env), episode_length, action_repeat))
 
 
 def supply_removed() -> None:
-    """Puts `jax.device_put_replicated` back where JAX no longer has it."""
+    """Puts `jax.device_put_replicated` back where JAX no longer has it.
+
+    Example:
+      >>> supply_removed()
+      >>> jax.device_put_replicated(1.0, jax.devices()[:1]).shape
+      (1,)
+    """
     if not hasattr(jax, "device_put_replicated"):
         jax.device_put_replicated = _put_replicated  # pyright: ignore[reportAttributeAccessIssue]
 

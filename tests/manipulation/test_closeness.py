@@ -179,6 +179,6 @@ def test_after_contact_errors_stay_small(apart):
     hand, thing = (
         np.sort([np.median(x) for x in rows]) for rows in zip(*after, strict=True)
     )
-    # 1.4 and 4.1 mm, as README says.
+    # README has the numbers.
     assert np.median(hand) < 0.002, text
     assert np.median(thing) < 0.005, text

@@ -1,7 +1,9 @@
 """The environment: fifty tasks in one program."""
 
 import functools
+import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -12,6 +14,7 @@ from jaxmeta.core.testing import compilations
 from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
 from jaxmeta.manipulation.hand import TIPS, free_motion
 from jaxmeta.manipulation.physics import Physics, compile_scene
+from jaxmeta.manipulation.suites import Suite
 from jaxmeta.manipulation.tasks import TASKS
 from jaxmeta.manipulation.training import wrap
 
@@ -62,7 +65,7 @@ def compared(room):
     for action in actions:
         free = state.info["play"].free
         state = room.step(state, jnp.asarray(action))
-        path, _ = jax.tree.map(np.asarray, move(state.info["play"].goal, free))
+        path, _ = jax.tree.map(np.asarray, move(state.info["play"].drag, free))
         for i, (name, model, data) in enumerate(loops):
             own = jax.tree.map(lambda rows, i=i: rows[i], path)
             physics.step_in_c(model, data, float(action[i, 3]), own)
@@ -113,17 +116,20 @@ def test_no_action_makes_a_nan(name, request):
             action = np.c_[20 * (seen[:, 4:7] - seen[:, :3]), grip]
         state = room.step(state, jnp.asarray(action, jnp.float32))
         reward = np.asarray(state.reward)
-        assert np.isfinite(state.obs).all()
+        kept = (state.obs, state.pipeline_state, state.info["play"])
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept))
         assert ((reward >= 0) & (reward <= 10)).all()
-    assert np.isfinite(state.pipeline_state.qpos).all()
 
 
-def test_the_step_lowers_for_accelerators(room, untyped):
-    env = ManipulationEnv(["push", "door-open"])
-    keys = jax.random.split(jax.random.key(0), 2)
-    state = jax.eval_shape(jax.vmap(env.reset), keys)
-    action = jax.ShapeDtypeStruct((2, 4), jnp.float32)
-    traced = jax.jit(jax.vmap(env.step)).trace(state, action)
+def test_actions_are_clipped_and_what_is_no_number_counts_as_nothing(room):
+    num_tasks, state = len(room.tasks), room.start(2)
+    actions = jnp.array([[jnp.inf, -jnp.inf, 7.0, jnp.nan], [1.0, -1.0, 1.0, 0.0]])
+    wild, tame = (room.step(state, jnp.tile(x, (num_tasks, 1))) for x in actions)
+    chex.assert_trees_all_equal(wild, tame)
+
+
+def test_the_step_of_all_tasks_lowers_for_accelerators(room):
+    traced = room.step.trace(room.start(0), jnp.zeros((len(room.tasks), 4)))
     for platform in ("tpu", "cuda"):
         assert traced.lower(lowering_platforms=(platform,)).as_text()
 
@@ -213,10 +219,12 @@ def test_time_is_up_after_500_steps():
     step = jax.jit(env.step)
     state = step(state, jnp.zeros(4))
     assert (float(state.done), float(state.info["truncation"])) == (0.0, 0.0)
-    for _ in range(2):  # a step after the end goes on
+    for _ in range(2):  # compiled, a step after the end goes on
         state = step(state, jnp.zeros(4))
         assert (float(state.done), float(state.info["truncation"])) == (1.0, 1.0)
     assert int(state.info["play"].steps) == HORIZON + 1
+    with pytest.raises(ValueError, match="the episode ended after 500 steps; start an"):
+        env.step(state, jnp.zeros(4))
     assert np.isfinite(state.obs).all()
     assert env.dt == pytest.approx(1 / 80)
 
@@ -248,6 +256,12 @@ def test_mistakes_are_named(untyped):
     for tasks in ([], "reach"):
         with pytest.raises(ValueError, match="a list of at least one name, got"):
             ManipulationEnv(tasks)
+    with pytest.raises(ValueError, match=r"of a suite give suite\.tasks"):
+        ManipulationEnv(Suite(name="MT10"))
+    with pytest.raises(ValueError, match=r"physics must be as MODES.* got 'fast'"):
+        ManipulationEnv(["reach"], physics="fast")
+    with pytest.raises(ValueError, match=r"a name or a ManipulationTask, .* got 7"):
+        ManipulationEnv([7])
     with pytest.raises(ValueError, match='must be "v1" or "v2", got \'v3\''):
         ManipulationEnv(["reach"], reward_version="v3")
     with pytest.raises(ValueError, match=r"timestep must be positive .* got 0.0"):
@@ -265,10 +279,11 @@ def test_mistakes_are_named(untyped):
 def test_a_task_that_is_not_there_is_named(untyped):
     """In jit, where its number is not known, it is clipped."""
     env = ManipulationEnv(["reach", "push"])
-    for task in (2, -1, jnp.array(7)):
-        with pytest.raises(ValueError, match=f"task must be in 0 to 1, got {task}"):
+    for task in (2, -1, jnp.array(7), "push", 0.5, jnp.arange(2)):
+        message = re.escape(f"task must be a number in 0 to 1, got {task!r}")
+        with pytest.raises(ValueError, match=message):
             env.reset_task(jax.random.key(0), task)
-        with pytest.raises(ValueError, match=f"task must be in 0 to 1, got {task}"):
+        with pytest.raises(ValueError, match=message):
             env.reset_to(jnp.zeros(6), task, jax.random.key(0))
     tasks = jnp.array([-1, 0, 1, 2])
     keys = jnp.tile(jax.random.PRNGKey(0), (4, 1))
@@ -286,8 +301,16 @@ def test_keys_of_another_kind_are_named(untyped):
             jax.eval_shape(start, other)
         with pytest.raises(ValueError, match=rf"{wanted} uint32 of shape \(4,\)"):
             jax.eval_shape(start, jax.random.key_data(other))
+    with pytest.raises(ValueError, match=r"made by jax\.random\.key, got 0"):
+        env.reset(0)
     with pytest.raises(ValueError, match=wanted):
         jax.eval_shape(wrap(env).reset, jax.random.split(other, 3))
+
+
+@pytest.mark.parametrize("length", [0, HORIZON + 1])
+def test_episodes_are_at_most_the_environments_own(length):
+    with pytest.raises(ValueError, match=f"must be in 1 to 500, got {length}"):
+        wrap(ManipulationEnv(["reach"]), episode_length=length)
 
 
 def test_a_batch_of_no_environments_is_refused(untyped):

@@ -12,7 +12,7 @@ from jaxmeta.manipulation.gym import GymnasiumVectorEnv
 from jaxmeta.manipulation.hand import TIPS
 from jaxmeta.manipulation.physics import Physics
 from jaxmeta.manipulation.scene import At, Box, Geometry, placed
-from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Reward, complete
 
 FAST = Physics(timestep=0.0125, substeps=1)
 STEPS, GOAL = 12, 0.2
@@ -68,6 +68,22 @@ def test_it_is_found_by_its_name():
     envs = GymnasiumVectorEnv(env, 3, ["raise", "reach", "raise"])
     _, info = envs.reset(seed=0)
     assert info["task"].tolist() == [1, 0, 1]
+
+
+def test_what_it_lacks_is_named(untyped):
+    class Bare(Raise):
+        pass
+
+    class Half(ManipulationTask):
+        name = "half"
+        place = begin = reward = success = Raise.place
+
+    assert complete(Bare()).name == "raise"
+    wanted = "Half must say its low, high, goal_low, goal_high, geometry, object_at"
+    with pytest.raises(ValueError, match=wanted):
+        ManipulationEnv([Half()])
+    with pytest.raises(ValueError, match=r"as MyTask\(\) is, got <class .*Raise'>"):
+        ManipulationEnv([Raise])
 
 
 def test_it_needs_no_version_1_reward(untyped):

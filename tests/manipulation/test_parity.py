@@ -4,6 +4,7 @@
 other, larger ones. The functions see recorded positions and angles only.
 """
 
+import functools
 import os
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def played(request):
         now, before = clipped(now), clipped(before)
         episode = task.begin(vector, start, tcp)
         frames = frame(layout, now), frame(layout, before)
-        seen = observe(layout, *frames, episode.target, hidden=False)
+        look = functools.partial(observe, layout, *frames, episode.target)
+        seen = look(hidden=False), look(hidden=True)
         made = {
             "reward": task.reward(now, episode, action),
             "reward_v1": task.reward_v1(now, episode, action),
@@ -83,10 +85,13 @@ def test_successes_are_the_official_ones(played):
 
 
 def test_observations_are_the_official_ones(played):
-    _, rows, (_, seen, _, _), steps = played
-    official = rows["observation"][steps]
+    """With and without the goal."""
+    _, rows, (_, (seen, hidden), _, _), _ = played
+    official = rows["observation"]
     # Positions in float32, metres.
-    np.testing.assert_allclose(seen[steps], official, atol=1e-5)
+    np.testing.assert_allclose(seen, official, atol=1e-5)
+    masked = np.where(np.arange(39) < 36, official, 0.0)
+    np.testing.assert_allclose(hidden, masked, atol=1e-5)
 
 
 def test_every_recorded_draw_is_accepted(played):

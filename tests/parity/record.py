@@ -59,7 +59,7 @@ def pad_forces(env):
     return forces
 
 
-def physical_quat(task, env, index):
+def physical_quat(env, index):
     """The orientation of an observed object with w first."""
     quats = np.asarray(env._get_quat_objects()).reshape(-1, 4)
     if index >= len(quats) or not quats[index].any():
@@ -90,9 +90,9 @@ def readings(task, env):
         "right_pad": data.body("rightpad").xpos,
         "opening": np.linalg.norm(claws) / 0.1,
         "object": objects[0],
-        "quat": physical_quat(task, env, 0),
+        "quat": physical_quat(env, 0),
         "second": objects[1] if len(objects) > 1 else np.zeros(3),
-        "second_quat": physical_quat(task, env, 1),
+        "second_quat": physical_quat(env, 1),
         "landmark": landmark,
         "joint": joint,
         "pad_forces": pad_forces(env),

@@ -83,7 +83,6 @@ class Basketball(Carry):
             now.object,
             object_radius=0.025,
             pad_success=0.06,
-            reach_radius=0.01,
             xz_threshold=0.005,
             density="high",
         )

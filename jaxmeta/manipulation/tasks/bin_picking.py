@@ -125,7 +125,6 @@ class BinPicking(Carry):
             now.object,
             object_radius=0.015,
             pad_success=0.05,
-            reach_radius=0.01,
             xz_threshold=0.01,
             effort=0.7,
             density="high",

@@ -115,7 +115,7 @@ class DrawerOpen(Drawer):
         return Reward(5.0 * (caged + opened), {"caged": caged, "opened": opened})
 
     def success(self, now, episode):
-        # Just where the drawer stops: its rail is 16 cm long, and 1 cm is lost in SHUT.
+        # Just where the official drawer stops: of its rail's 16 cm 1 is lost in SHUT.
         return distance(now.object, episode.target) <= 0.03
 
 

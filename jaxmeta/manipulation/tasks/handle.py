@@ -64,7 +64,7 @@ def turned(x: Vector, yaw: float) -> Vector:
 
     Args:
       x: the vector.
-      yaw: the angle.
+      yaw: the angle, radians.
     """
     cos, sin = math.cos(yaw), math.sin(yaw)
     return (cos * x[0] - sin * x[1], sin * x[0] + cos * x[1], x[2])
@@ -215,7 +215,6 @@ class HandlePull(Handle):
             now.object,
             object_radius=self.half,
             pad_success=self.beside,
-            reach_radius=0.01,
             xz_threshold=0.01,
             density="high",
         )

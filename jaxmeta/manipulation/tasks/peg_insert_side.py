@@ -92,7 +92,6 @@ class PegInsertSide(ManipulationTask):
             now.object,
             object_radius=0.0075,
             pad_success=0.03,
-            reach_radius=0.01,
             xz_threshold=0.005,
             density="high",
         )

@@ -71,7 +71,6 @@ class PegUnplugSide(ManipulationTask):
             now.object,
             object_radius=0.025,
             pad_success=0.05,
-            reach_radius=0.01,
             xz_threshold=0.005,
             effort=0.8,
             density="high",

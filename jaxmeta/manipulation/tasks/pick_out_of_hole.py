@@ -47,7 +47,6 @@ class PickOutOfHole(Carry):
             now.object,
             object_radius=0.015,
             pad_success=0.02,
-            reach_radius=0.01,
             xz_threshold=0.03,
             effort=0.1,
             density="high",

@@ -134,7 +134,6 @@ def puck_caging(
         now.object,
         object_radius=0.015,
         pad_success=0.05,
-        reach_radius=0.01,
         xz_threshold=0.005,
         density=density,
     )

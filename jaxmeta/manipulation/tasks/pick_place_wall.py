@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Scalar
 from jaxmeta.manipulation.grasp import holding
-from jaxmeta.manipulation.scene import Box, Geometry
+from jaxmeta.manipulation.scene import Geometry
 from jaxmeta.manipulation.shaping import Point, both, closeness, length
 from jaxmeta.manipulation.task import Episode, Readings
 from jaxmeta.manipulation.tasks.pick_place import (
@@ -25,14 +25,13 @@ from jaxmeta.manipulation.tasks.pick_place import (
     puck_caging,
 )
 from jaxmeta.manipulation.tasks.push import lying, on_table, pushing
+from jaxmeta.manipulation.tasks.reach import WALL
 
 WALL_Y = 0.75
 """From here on, in metres, the puck goes for the goal and no more for the midpoint."""
 
 MIDPOINT_Y = 0.77
 """Where the midpoint is, metres."""
-
-WALL = Box((0.12, 0.01, 0.06), (0.1, 0.75, 0.06))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

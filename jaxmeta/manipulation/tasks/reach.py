@@ -1,4 +1,9 @@
-"""Reach: bring the closed gripper to a point in the air, with or without a wall."""
+"""Bring the hand to a point in the air, with or without a wall in between.
+
+`vector` is the puck's position and the goal. `object` is the puck, which only stands
+by; `landmark` and `joint` are not read, nor is the grip. Yu et al., Meta-World (CoRL
+2019), rewards of versions 2 and 1.
+"""
 
 import dataclasses
 
@@ -19,7 +24,7 @@ RADIUS = 0.05
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reach(ManipulationTask):
-    """`vector` is the puck's position and the goal; the puck only stands by."""
+    """Solved by the middle between the finger tips."""
 
     name = "reach"
     low = (-0.1, 0.6, 0.02, -0.1, 0.8, 0.05)

@@ -72,7 +72,6 @@ class ShelfPlace(Carry):
             now.object,
             object_radius=0.02,
             pad_success=0.05,
-            reach_radius=0.01,
             xz_threshold=0.01,
         )
 

@@ -146,7 +146,6 @@ class StickPush(Stick):
             stick,
             object_radius=0.04,
             pad_success=0.05,
-            reach_radius=0.01,
             xz_threshold=0.01,
             density="high",
         )
@@ -204,7 +203,6 @@ class StickPull(Stick):
             stick,
             object_radius=0.014,
             pad_success=0.05,
-            reach_radius=0.01,
             xz_threshold=0.01,
             density="high",
         )
