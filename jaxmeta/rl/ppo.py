@@ -61,7 +61,12 @@ class Ppo:
     """Times that an update goes over its data."""
 
     learning_rate: float = 3e-4
-    """Of Adam."""
+    """Of Adam, at the start where `desired_kl` is given."""
+
+    desired_kl: float | None = None
+    """The divergence of the policy after a minibatch from the one that played: the
+    learning rate is divided by 1.5 where it is more than twice as large, and multiplied
+    where it is less than half, from 1e-5 to 1e-2. It stays as it is when None."""
 
     entropy_cost: float = 1e-3
     """Weight of the entropy bonus, >= 0."""
@@ -100,6 +105,11 @@ class Ppo:
         for name in ("learning_rate", "clipping", "reward_scale", "max_grad_norm"):
             if not 0 < (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {value}.")
+        if self.desired_kl is not None and not 0 < self.desired_kl < math.inf:
+            raise ValueError(
+                "desired_kl must be positive and finite, or None, got "
+                f"{self.desired_kl}."
+            )
         if not 0 <= self.entropy_cost < math.inf:
             raise ValueError(
                 f"entropy_cost must be >= 0 and finite, got {self.entropy_cost}."
@@ -187,6 +197,10 @@ class Ppo:
                 num_minibatches=self.num_minibatches,
                 num_updates_per_batch=self.num_epochs,
                 learning_rate=self.learning_rate,
+                learning_rate_schedule=None
+                if self.desired_kl is None
+                else "ADAPTIVE_KL",
+                desired_kl=self.desired_kl or 0.0,
                 entropy_cost=self.entropy_cost,
                 discounting=self.discount,
                 gae_lambda=self.gae_lambda,

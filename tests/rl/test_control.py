@@ -47,6 +47,7 @@ def test_a_control_is_json_and_back():
         (lambda: Ppo(clipping=-0.2), "clipping must be positive .* got -0.2"),
         (lambda: Ppo(reward_scale=math.inf), "reward_scale must be .* finite, got inf"),
         (lambda: Ppo(max_grad_norm=math.nan), "max_grad_norm must be .* got nan"),
+        (lambda: Ppo(desired_kl=0.0), "desired_kl must be positive .* got 0.0"),
         (lambda: Ppo(entropy_cost=-1e-3), "entropy_cost must be >= 0 .* got -0.001"),
         (lambda: Ppo(discount=1.5), r"discount must be in \[0, 1\], got 1.5"),
         (lambda: Ppo(gae_lambda=math.nan), r"gae_lambda must be in \[0, 1\], got nan"),
