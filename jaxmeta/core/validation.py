@@ -1,12 +1,9 @@
 """Measuring a run on the way: validation tasks, and the best state seen."""
 
-import math
-import warnings
-
 import jax
 import numpy as np
 
-from jaxmeta.core.checkpoint import CheckpointError
+from jaxmeta.core.best import Best
 from jaxmeta.core.evaluate import Evaluator, TaskValues, make_evaluator
 from jaxmeta.core.experiment import Experiment
 from jaxmeta.core.metrics import Interval, Values, interval
@@ -20,12 +17,7 @@ class Validation:
 
     def __init__(self, run: Run[Experiment], like: TrainState):
         self._settings, self._steps = run.experiment.evaluation, run.experiment.steps
-        self._best, self._best_value = run.best, None
-        try:
-            if (found := self._best.restore(like)) is not None:
-                self._best_value = found[1]["value"]
-        except CheckpointError as error:  # the run itself can go on
-            warnings.warn(f"starting to look for the best anew: {error}", stacklevel=2)
+        self._best = Best(run.best, like, self._settings.mode)
         self._key = step_key(jax.random.key(run.experiment.seed), EVALUATE, 0)
         self._evaluator = evaluator_of(run.experiment, "validation")
 
@@ -49,21 +41,12 @@ class Validation:
             largest = self._settings.mode == "min"
             value = chosen.largest if largest else chosen.smallest
             values[f"validation/worst_{self._settings.metric}"] = value
-        if self._is_best(value):
-            self._best_value = value
-            self._best.save(step, state, {"value": value})
-            self._best.finish()
+        self._best.offer(step, state, value)
         return values
 
     def close(self) -> None:
         """Releases the directory of the best state."""
         self._best.close()
-
-    def _is_best(self, value: float) -> bool:
-        if self._best_value is None or math.isnan(self._best_value):
-            return True
-        better = self._best_value - value
-        return better > 0 if self._settings.mode == "min" else better < 0
 
 
 def evaluator_of(experiment: Experiment, split: Split) -> Evaluator:

@@ -5,12 +5,13 @@ import functools
 import math
 from contextlib import closing
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.core.best import Best
 from jaxmeta.core.checkpoint import CheckpointError, Checkpoints
 from jaxmeta.core.evaluate import TaskValues
 from jaxmeta.core.fit import NonFiniteError
@@ -66,6 +67,10 @@ class Control(Procedure):
     episodes: int = 32
     """Episodes of such a measurement, with goals drawn anew."""
 
+    checkpoint: Literal["latest", "best"] = "latest"
+    """Which policy is the result: the last, or the one of the largest return on the
+    way. (Agents may forget what they could.)"""
+
     seed: int = 0
     """Root of every random number of the run."""
 
@@ -73,6 +78,10 @@ class Control(Procedure):
         for name in ("steps", "evaluations", "episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
+        if self.checkpoint not in ("latest", "best"):
+            raise ValueError(
+                f"checkpoint must be 'latest' or 'best', got {self.checkpoint!r}."
+            )
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be from 0 to 2**31 - 1, got {self.seed}.")
 
@@ -117,9 +126,14 @@ class Control(Procedure):
         return self.measure(directory)
 
     def _train(self, directory: Path, writer: Writer, progress: Progress) -> None:
-        with closing(_latest(directory)) as latest, Preemption() as preemption:
-            env = self.env("train")
-            found = latest.restore(self.agent.init(env, self.seed))
+        env = self.env("train")
+        like = self.agent.init(env, self.seed)
+        with (
+            closing(_checkpoints(directory, "latest")) as latest,
+            closing(Best(_checkpoints(directory, "best"), like, "max")) as best,
+            Preemption() as preemption,
+        ):
+            found = latest.restore(like)
             start, done = (None, 0) if found is None else (found[0], found[1]["step"])
             with reading(directory):
                 writer.resume(done)
@@ -138,6 +152,7 @@ class Control(Procedure):
                 writer.write(now, dict(metrics))
                 latest.save(now, params, {"step": now})
                 latest.finish()
+                best.offer(now, params, metrics["validation/return"])
                 # Whoever sees it may interrupt, and lose nothing.
                 progress.update(now, metrics, metrics["time/steps_per_second"])
                 if now < self.steps and preemption.reached(now, 1):
@@ -159,7 +174,7 @@ class Control(Procedure):
                 )
 
     def policy(self, directory: Path, env: ManipulationEnv) -> Policy:
-        """The deterministic policy that was trained in a run directory.
+        """The deterministic policy of a run directory, that of `checkpoint`.
 
         Args:
           directory: the run directory.
@@ -168,12 +183,11 @@ class Control(Procedure):
         Raises:
           CheckpointError: if there is no checkpoint.
         """
-        latest = _latest(directory)
-        found = latest.restore(self.agent.init(env, self.seed))
-        latest.close()
+        with closing(_checkpoints(directory, self.checkpoint)) as kept:
+            found = kept.restore(self.agent.init(env, self.seed))
         if found is None:
             raise CheckpointError(
-                f"{directory} has no checkpoint: train it to its end."
+                f"{directory} has no {self.checkpoint} checkpoint: train it to its end."
             )
         return self.agent.policy(env, found[0])
 
@@ -200,5 +214,5 @@ class Control(Procedure):
         return {"success": found.solved.astype(float), "return": found.total}
 
 
-def _latest(directory: Path) -> Checkpoints:
-    return Checkpoints(directory / "checkpoints" / "latest")
+def _checkpoints(directory: Path, which: Literal["latest", "best"]) -> Checkpoints:
+    return Checkpoints(directory / "checkpoints" / which)

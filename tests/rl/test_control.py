@@ -1,10 +1,14 @@
 """What can be wrong with a run of an agent, and what its commands say."""
 
+import dataclasses
+import functools
 import math
 import os
 import signal
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxmeta.cli import main
@@ -29,6 +33,10 @@ def test_a_control_is_json_and_back():
     ("make", "message"),
     [
         (lambda: Control(suite=REACH, steps=0), "steps must be >= 1, got 0"),
+        (
+            lambda: Control(suite=REACH, checkpoint="first"),
+            "checkpoint must be 'latest' or 'best', got 'first'",
+        ),
         (lambda: Control(suite=REACH, seed=-1), "seed must be from 0 .* got -1"),
         (
             lambda: Ppo(num_envs=3, batch_size=4, num_minibatches=2),
@@ -53,7 +61,7 @@ def test_a_control_is_json_and_back():
         (lambda: Ppo(gae_lambda=math.nan), r"gae_lambda must be in \[0, 1\], got nan"),
     ],
 )
-def test_mistakes_are_named(make, message):
+def test_mistakes_are_named(make, message, untyped):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -105,8 +113,9 @@ def test_as_many_updates_before_each_evaluation(steps, evaluations, updates):
 def test_a_run_that_is_asked_to_end_goes_on_from_the_next_evaluation(
     tmp_path, monkeypatch
 ):
-    """Of an agent that learns nothing; what it is told to do is kept."""
+    """Of an agent that learns nothing, whose first evaluation is the best."""
     told = []
+    more = functools.partial(jax.tree.map, lambda x: x + 1)
 
     def train(self, env, *, steps, seed, start, on_evaluation, **settings):
         told.append((steps, seed, start))
@@ -114,7 +123,12 @@ def test_a_run_that_is_asked_to_end_goes_on_from_the_next_evaluation(
         for step in (8, 16):
             if len(told) == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
-            on_evaluation(step, params, {"time/steps_per_second": 1.0})
+            params = more(params)
+            metrics = {
+                "time/steps_per_second": 1.0,
+                "validation/return": 8.0 - step,
+            }
+            on_evaluation(step, params, metrics)
 
     monkeypatch.setattr(Ppo, "train", train)
     control = Control(suite=REACH, agent=Ppo(policy_layers=(8,)), steps=20)
@@ -126,7 +140,13 @@ def test_a_run_that_is_asked_to_end_goes_on_from_the_next_evaluation(
     writer.close()
     first, second = told
     assert (first, second[:2]) == ((20, 0, None), (12, 8))
-    assert_trees_close(second[2], control.agent.init(control.env("train"), 0))
+    env = control.env("test")
+    of_first = more(control.agent.init(env, 0))
+    assert_trees_close(second[2], of_first)
+    act = control.agent.policy(env, of_first)(seen := jnp.ones(39))
+    best = dataclasses.replace(control, checkpoint="best")
+    np.testing.assert_array_equal(best.policy(tmp_path, env)(seen), act)
+    assert not np.allclose(control.policy(tmp_path, env)(seen), act)
     assert [row["step"] for row in timeless_rows(tmp_path)] == [8, 16, 24]
 
 
