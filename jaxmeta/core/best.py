@@ -40,13 +40,21 @@ class Best:
             warnings.warn(f"starting to look for the best anew: {error}", stacklevel=2)
 
     def offer(self, step: int, state: Any, value: float) -> None:
-        """Keeps a state if its value is better than all before."""
+        """Keeps a state if its value is better than all before.
+
+        Args:
+          step: when it was. A run that goes on may come by at other steps than before;
+            the best is always stored as the latest.
+          state: the state.
+          value: its value.
+        """
         if self._value is None or math.isnan(self._value):
             better = True
         else:
             better = value < self._value if self._mode == "min" else value > self._value
         if better:
             self._value = value
+            step = max([step, *(before + 1 for before in self._checkpoints.steps())])
             self._checkpoints.save(step, state, {"value": value})
             self._checkpoints.finish()
 

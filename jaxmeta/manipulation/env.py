@@ -29,12 +29,7 @@ from jaxmeta.manipulation.physics import (
 )
 from jaxmeta.manipulation.sensors import BODIES, Poses, read, views_of
 from jaxmeta.manipulation.shaping import Point
-from jaxmeta.manipulation.task import (
-    Episode,
-    ManipulationTask,
-    Readings,
-    complete,
-)
+from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings, complete
 from jaxmeta.manipulation.tasks import find
 
 HORIZON = 500
@@ -219,10 +214,11 @@ class ManipulationEnv(Env):
     def draw(self, rng: Array, task: Int[Array, ""]) -> Float[Array, "6"]:
         """A draw of where things and goal are, the first of 64 that is accepted.
 
-        The official tasks accept a third of their draws or more.
+        The official tasks accept a third of their draws or more. Arguments and errors
+        are those of `reset_task`.
         """
         task = self._number(task)
-        shares = jax.random.uniform(rng, (NUM_DRAWS, VECTOR))
+        shares = jax.random.uniform(typed(rng), (NUM_DRAWS, VECTOR))
         low, high = self._low[task], self._high[task]
         vectors = low[None] + shares * (high - low)[None]
         accepts = lambda vector: self._ask(
@@ -248,6 +244,7 @@ class ManipulationEnv(Env):
                 f"a draw must have shape ({VECTOR},), got {jnp.shape(vector)}; tasks "
                 "that need three numbers ignore the others."
             )
+        vector, key = jnp.asarray(vector), typed(rng)
         task = self._number(task)
         place = self._ask(task, lambda t, v: t.place(_own(t, v)), vector)
         model = self.models.of(task, place.fixture)
@@ -267,7 +264,7 @@ class ManipulationEnv(Env):
             before=judged.seen,
             steps=jnp.zeros((), jnp.int32),
             solved=jnp.array(False),
-            key=jax.random.key_data(typed(rng)),
+            key=jax.random.key_data(key),
         )
         zero = jnp.zeros((), jnp.float32)
         info = {"play": play, "truncation": zero}
@@ -292,7 +289,8 @@ class ManipulationEnv(Env):
             )
         action = jnp.nan_to_num(jnp.clip(action, -1.0, 1.0))
         play: Play = state.info["play"]
-        if not isinstance(play.steps, Tracer) and play.steps >= HORIZON:
+        over = not isinstance(play.steps, Tracer) and np.asarray(play.steps) >= HORIZON
+        if np.any(over):
             raise ValueError(
                 f"the episode ended after {HORIZON} steps; start another with reset, "
                 "or use training.wrap, which does so itself."
@@ -384,8 +382,8 @@ class ManipulationEnv(Env):
 
 
 def _is_number(x: Any, last: int) -> bool:
-    kind = np.asarray(x).dtype
-    return np.shape(x) == () and np.issubdtype(kind, np.integer) and 0 <= x <= last
+    x = np.asarray(x)
+    return x.shape == () and np.issubdtype(x.dtype, np.integer) and 0 <= x <= last
 
 
 @functools.cache

@@ -238,10 +238,10 @@ def mjcf(geometry: Geometry, *, timestep: float) -> str:
       (15, 14, 2)
     """
     fingers = "".join(_finger(side) for side in ("right", "left"))
-    # A third iteration: within 1.5e-6 instead of 2e-3 m/s a step of converged ones.
     free = geometry.free
     lines = [
         '<mujoco model="manipulation"><compiler angle="radian" autolimits="false"/>',
+        # Within 1.5e-6 m/s a step of the converged; by two iterations within 2e-3.
         f'<option timestep="{timestep}" iterations="3" ls_iterations="4" '
         'solver="Newton" cone="pyramidal" jacobian="dense" integrator="Euler">'
         '<flag eulerdamp="disable"/></option>',

@@ -179,6 +179,9 @@ class ManipulationTask(abc.ABC):
 def complete(task: ManipulationTask) -> ManipulationTask:
     """The task, if it says all that it must.
 
+    Args:
+      task: to be played.
+
     Raises:
       ValueError: for what is no task, and naming the attributes that are missing.
     """
@@ -186,7 +189,8 @@ def complete(task: ManipulationTask) -> ManipulationTask:
         raise ValueError(
             f"a task is a name or a ManipulationTask, as MyTask() is, got {task!r}."
         )
-    fields = ManipulationTask.__annotations__
-    if missing := [name for name in fields if not hasattr(task, name)]:
+    said = set(dir(type(task))) | set(vars(task))
+    missing = [name for name in ManipulationTask.__annotations__ if name not in said]
+    if missing:
         raise ValueError(f"{type(task).__name__} must say its {', '.join(missing)}.")
     return task

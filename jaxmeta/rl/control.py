@@ -33,9 +33,9 @@ class Control(Procedure):
     """One training run: which tasks, in which physics, by which agent, for how long.
 
     A run that goes on does so with the parameters of its last evaluation: the moments
-    of Adam and the episodes under way begin anew. SIGTERM ends it after its next
-    evaluation. Its result is the deterministic policy's on the official goals:
-    `success`, 1 if any step of an episode succeeds, and `return`.
+    of Adam, an adapted learning rate and the episodes under way begin anew. SIGTERM
+    ends it after its next evaluation. Its result is the deterministic policy's on the
+    official goals: `success`, 1 if any step of an episode succeeds, and `return`.
 
     Raises:
       ValueError: at construction, naming the field, its value and the fix.
@@ -150,9 +150,9 @@ class Control(Procedure):
                         "rate."
                     )
                 writer.write(now, dict(metrics))
+                best.offer(now, params, metrics["validation/return"])
                 latest.save(now, params, {"step": now})
                 latest.finish()
-                best.offer(now, params, metrics["validation/return"])
                 # Whoever sees it may interrupt, and lose nothing.
                 progress.update(now, metrics, metrics["time/steps_per_second"])
                 if now < self.steps and preemption.reached(now, 1):

@@ -64,9 +64,11 @@ class Ppo:
     """Of Adam, at the start where `desired_kl` is given."""
 
     desired_kl: float | None = None
-    """The divergence of the policy after a minibatch from the one that played: the
-    learning rate is divided by 1.5 where it is more than twice as large, and multiplied
-    where it is less than half, from 1e-5 to 1e-2. It stays as it is when None."""
+    """Wanted between the policy that played and the current one. Where before the step
+    of a minibatch their divergence is more than twice this, the learning rate is
+    divided by 1.5, where less than half multiplied, within 1e-5 to 1e-2; observations
+    are then normalised by what was seen before the update. The rate is fixed when
+    None."""
 
     entropy_cost: float = 1e-3
     """Weight of the entropy bonus, >= 0."""
@@ -109,6 +111,11 @@ class Ppo:
             raise ValueError(
                 "desired_kl must be positive and finite, or None, got "
                 f"{self.desired_kl}."
+            )
+        if self.desired_kl is not None and not 1e-5 <= self.learning_rate <= 1e-2:
+            raise ValueError(
+                "learning_rate must be in 1e-5 to 1e-2 where desired_kl is given, got "
+                f"{self.learning_rate}."
             )
         if not 0 <= self.entropy_cost < math.inf:
             raise ValueError(

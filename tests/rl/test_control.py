@@ -56,6 +56,10 @@ def test_a_control_is_json_and_back():
         (lambda: Ppo(reward_scale=math.inf), "reward_scale must be .* finite, got inf"),
         (lambda: Ppo(max_grad_norm=math.nan), "max_grad_norm must be .* got nan"),
         (lambda: Ppo(desired_kl=0.0), "desired_kl must be positive .* got 0.0"),
+        (
+            lambda: Ppo(desired_kl=0.01, learning_rate=0.1),
+            "in 1e-5 to 1e-2 where desired_kl is given, got 0.1",
+        ),
         (lambda: Ppo(entropy_cost=-1e-3), "entropy_cost must be >= 0 .* got -0.001"),
         (lambda: Ppo(discount=1.5), r"discount must be in \[0, 1\], got 1.5"),
         (lambda: Ppo(gae_lambda=math.nan), r"gae_lambda must be in \[0, 1\], got nan"),
@@ -75,6 +79,20 @@ def test_environments_divide_over_the_devices():
         message = f"agent.{name} must be a multiple of the {devices} devices, got 2"
         with pytest.raises(ValueError, match=message):
             Control(suite=REACH, agent=agent).check()
+
+
+@pytest.mark.parametrize(
+    ("desired_kl", "schedule"), [(None, None), (0.02, "ADAPTIVE_KL")]
+)
+def test_the_learning_rate_follows_a_divergence(monkeypatch, desired_kl, schedule):
+    told = {}
+    train = lambda env, **settings: told.update(settings) or (None, "params", None)
+    monkeypatch.setattr("jaxmeta.rl.ppo.ppo.train", train)
+    agent, env = Ppo(desired_kl=desired_kl), Control(suite=REACH).env("train")
+    settings = {"steps": 1, "evaluations": 1, "episodes": 1, "seed": 0}
+    agent.train(env, **settings, start=None, on_evaluation=lambda *_: None)
+    assert told["learning_rate_schedule"] == schedule
+    assert desired_kl is None or told["desired_kl"] == desired_kl
 
 
 def test_more_goals_than_there_are(tmp_path):

@@ -23,7 +23,9 @@ from jaxmeta.rl.ppo import Ppo
 FAST = Physics(timestep=0.0125, substeps=1)
 CONTROL = Control(
     suite=Suite(name="MT1", task="reach"),
-    agent=Ppo(num_envs=4, batch_size=4, num_minibatches=1, unroll_length=5),
+    agent=Ppo(
+        num_envs=4, batch_size=4, num_minibatches=1, unroll_length=5, desired_kl=0.01
+    ),
     physics=FAST,
     steps=20,
     evaluations=1,

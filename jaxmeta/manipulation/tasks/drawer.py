@@ -115,7 +115,8 @@ class DrawerOpen(Drawer):
         return Reward(5.0 * (caged + opened), {"caged": caged, "opened": opened})
 
     def success(self, now, episode):
-        # Just where the official drawer stops: of its rail's 16 cm 1 is lost in SHUT.
+        # Just where the official drawer stops: it starts 1 cm beyond SHUT, and its rail
+        # of 16 cm leaves 3 of the 20.
         return distance(now.object, episode.target) <= 0.03
 
 
