@@ -65,8 +65,8 @@ def rows(model: mjx.Model, data: mjx.Data) -> Rows:
       >>> from jaxmeta.manipulation.physics import compile_scene
       >>> from jaxmeta.manipulation.scene import Geometry
       >>> model = mjx.put_model(compile_scene(Geometry(), 0.0025), impl="jax")
-      >>> at_rest = mjx.kinematics(model, mjx.make_data(model))
-      >>> rows(model, at_rest).jacobian.shape  # 5 limits, 10 contacts of 4 and of 6
+      >>> found = jax.eval_shape(rows, model, mjx.make_data(model))
+      >>> found.jacobian.shape  # 5 limits, 10 contacts of 4 and of 6
       (14, 105)
     """
     state: Any = data  # of which MJX declares less than there is

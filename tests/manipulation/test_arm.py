@@ -93,9 +93,8 @@ def test_the_slope_of_the_weld_is_the_derivative_of_its_error():
 
 
 def test_the_weld_holds_the_arm_where_forces_balance():
-    arm = after_reset(GOAL)
-    for _ in range(400):
-        arm = jax.tree.map(lambda x: x[-1], motion(GOAL, arm))
+    on = lambda arm, _: (jax.tree.map(lambda x: x[-1], motion(GOAL, arm)), None)
+    arm, _ = jax.lax.scan(on, after_reset(GOAL), length=400)
     assert jnp.abs(arm.speeds).max() < 0.02  # the elbow sinks for long
     at = frames(arm.angles)
     assert jnp.linalg.norm(at.hand - GOAL) < 0.02

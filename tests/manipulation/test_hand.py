@@ -1,5 +1,7 @@
 """The hand on the official arm, and what drags it when it is held up."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -51,9 +53,10 @@ def test_nothing_in_the_way_the_hand_is_where_a_free_one_is(mode, start):
     data, free, first = mujoco.MjData(model), start, moment(start)
     data.qpos[:3], data.qvel[:3] = first.position, first.velocity
     goal = GOAL
+    move = jax.jit(functools.partial(free_motion, count=physics.substeps))
     for i in range(40):
         goal = goal + np.float32([0.008, 0.006, -0.002]) * (i < 20)
-        path, free = free_motion(jnp.asarray(goal), free, physics.substeps)
+        path, free = move(jnp.asarray(goal), free)
         path = jax.tree.map(np.asarray, path)
         physics.step_in_c(model, data, -1.0, path)
         np.testing.assert_allclose(data.qpos[:3], path.position[-1], atol=2e-5)
