@@ -6,7 +6,7 @@ from jaxmeta.rl.control import Control
 from jaxmeta.rl.ppo import Ppo
 
 PAPER = "Schulman et al. 2017 (arXiv 1707.06347) on Yu et al. 2019 (arXiv 1910.10897)"
-COST = "17 min of one CPU core"
+COST = "20 min of one CPU core"
 
 
 def get_config() -> Control:
