@@ -383,7 +383,7 @@ class ManipulationEnv(Env):
 
 def _is_number(x: Any, last: int) -> bool:
     x = np.asarray(x)
-    return x.shape == () and np.issubdtype(x.dtype, np.integer) and 0 <= x <= last
+    return x.shape == () and np.issubdtype(x.dtype, np.integer) and x in range(last + 1)
 
 
 @functools.cache

@@ -62,10 +62,6 @@ class GymnasiumVectorEnv(VectorEnv):
     ):
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
-        if not 1 <= episode_length <= HORIZON:
-            raise ValueError(
-                f"episode_length must be in 1 to {HORIZON}, got {episode_length}."
-            )
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
         self.single_observation_space = _observation_space(env)

@@ -32,7 +32,17 @@ class AutoReset(Wrapper):
 
     Args:
       env: batched; the environments within it are `ManipulationEnv`s.
+
+    Raises:
+      ValueError: for episodes longer than theirs.
     """
+
+    def __init__(self, env: EpisodeWrapper):
+        if not 1 <= env.episode_length <= HORIZON:
+            raise ValueError(
+                f"episode_length must be in 1 to {HORIZON}, got {env.episode_length}."
+            )
+        super().__init__(env)
 
     def reset(self, rng: jax.Array) -> State:
         """Starts an episode in every environment.
@@ -121,10 +131,6 @@ def wrap(
       (8, 39)
     """
     del randomization_fn
-    if not 1 <= episode_length <= HORIZON:
-        raise ValueError(
-            f"episode_length must be in 1 to {HORIZON}, got {episode_length}."
-        )
     return AutoReset(EpisodeWrapper(VmapWrapper(env), episode_length, action_repeat))
 
 

@@ -276,14 +276,17 @@ def test_mistakes_are_named(untyped):
         jax.eval_shape(env.reset_to, jnp.zeros(3), jnp.array(0), jax.random.key(0))
 
 
-def test_what_is_known_may_be_closed_over_in_jit():
+def test_what_is_known_may_be_closed_over_in_jit(untyped):
     env, key = ManipulationEnv(["reach", "push"]), jax.random.key(0)
     task, vector = jnp.array(1), np.array([0.0, 0.6, 0.02, 0.0, 0.8, 0.02])
     state = jax.jit(env.reset_to)(vector, task, key)
     shapes = jax.eval_shape(lambda action: env.step(state, action), jnp.zeros(4))
     assert shapes.obs.shape == (39,)
-    assert jax.eval_shape(lambda k: env.reset_task(k, task), key).obs.shape == (39,)
-    assert env.reset_to(vector, 1, key).info["play"].task == 1
+    for number in (task, np.int64(1), 1):
+        begin = lambda key, i=number: env.reset_to(vector, i, key)
+        assert jax.eval_shape(begin, key).obs.shape == (39,)
+        begin = lambda key, i=number: env.reset_task(key, i)
+        assert jax.eval_shape(begin, key).obs.shape == (39,)
 
 
 def test_a_task_that_is_not_there_is_named(untyped):
