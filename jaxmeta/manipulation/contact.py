@@ -99,7 +99,9 @@ def attributes(contact: Material) -> str:
     )
 
 
-def pair(a: str, b: str, friction: float, condim: int, *of: Material) -> str:
+def pair(
+    a: str, b: str, friction: float, condim: int, *of: Material, margin: float = 0.0
+) -> str:
     """Two geoms that may touch, as MJCF.
 
     Args:
@@ -108,6 +110,7 @@ def pair(a: str, b: str, friction: float, condim: int, *of: Material) -> str:
       friction: coefficient of sliding friction.
       condim: 3, or 4 with friction against turning.
       of: the materials of both.
+      margin: the distance from which they touch, metres; below 0 that deep.
 
     Example:
       >>> pair("pad", "cube", 2.0, 4, PAD, OBJECT)[:40]
@@ -118,5 +121,5 @@ def pair(a: str, b: str, friction: float, condim: int, *of: Material) -> str:
     return (
         f'<pair geom1="{a}" geom2="{b}" condim="{condim}" '
         f'friction="{friction} {friction} {twist} .0001 .0001" '
-        f"{attributes(contact)}/>"
+        f'{attributes(contact)} margin="{margin}"/>'
     )

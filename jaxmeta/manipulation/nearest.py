@@ -21,9 +21,16 @@ from mujoco.mjx._src.collision_types import FunctionKey
 from mujoco.mjx._src.types import Contact
 
 from jaxmeta.core.types import Array, Float, Int
-from jaxmeta.manipulation.collision import Placed, box_box, capsule_box, frame
+from jaxmeta.manipulation.collision import (
+    Placed,
+    box_box,
+    capsule_box,
+    frame,
+    plane_box,
+)
 
 OURS = {
+    (GeomType.PLANE, GeomType.BOX): plane_box,
     (GeomType.BOX, GeomType.BOX): box_box,
     (GeomType.CAPSULE, GeomType.BOX): capsule_box,
 }
@@ -67,7 +74,8 @@ def contacts(model: mjx.Model, data: mjx.Data) -> mjx.Data:
         parts = [found[kind] for kind in near if kind.condim == condim]
         rows = jax.tree.map(together, *parts)
         if len(rows.distance) > most:
-            _, best = jax.lax.top_k(-rows.distance, most)
+            over = rows.distance - model.pair_margin[rows.pair]
+            _, best = jax.lax.top_k(-over, most)
             rows = _Found(*(x[best] for x in rows))
         deepest.append(rows)
     distance, place, turn, pair = jax.tree.map(together, *deepest)
@@ -137,7 +145,7 @@ def _nearest(
     else:
         reach = model.geom_rbound[one] + model.geom_rbound[other]
         gap = jnp.linalg.norm(between, axis=1) - reach
-    _, best = jax.lax.top_k(-gap, most)
+    _, best = jax.lax.top_k(model.pair_margin[pairs] - gap, most)
     return jnp.asarray(pairs)[best]
 
 

@@ -96,10 +96,13 @@ def compile_scene(geometry: Geometry, timestep: float) -> Any:
       >>> compile_scene(Geometry(), 0.0025).nv
       14
     """
-    text = mjcf(geometry, timestep=timestep)
-    model = mujoco.MjModel.from_xml_string(text)  # pyright: ignore[reportAttributeAccessIssue] - compiled
+    compiled = mujoco.MjModel.from_xml_string  # pyright: ignore[reportAttributeAccessIssue] - compiled
+    model = compiled(mjcf(geometry, timestep=timestep))
     for name, weight in INVERSE_WEIGHTS.items():
         model.body(name).invweight0[0] = weight
+    # Limits of joints that are heavier in long steps push no harder.
+    light = compiled(mjcf(geometry, timestep=min(timestep, IMPLICIT)))
+    model.dof_invweight0[-NUM_JOINTS:] = light.dof_invweight0[-NUM_JOINTS:]
     return model
 
 
@@ -339,7 +342,7 @@ def pad_forces(data: mjx.Data) -> Float[Array, "2"]:
     """
     contact: Any = data._impl.contact  # pyright: ignore[reportAttributeAccessIssue] - one of three
     pads, free = _geom_ids()
-    touching = contact.dist < 0
+    touching = contact.dist < contact.includemargin
     on_free = jnp.isin(contact.geom, free).any(axis=1) & touching
     by_pad = (contact.geom[:, :, None] == pads[None, None, :]).any(axis=1)
     return (by_pad & on_free[:, None]).any(axis=0).astype(jnp.float32)

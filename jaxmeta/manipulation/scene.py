@@ -219,8 +219,9 @@ def _by_kind(shapes: Sequence[Shape]) -> tuple[list[Box], list[Capsule]]:
     return boxes, [shape for shape in shapes if isinstance(shape, Capsule)]
 
 
-CRUMB = 1e-3
-"""Size of the shapes that a task has no use for, within its first one, metres."""
+CRUMB, NEVER = 1e-3, -1.0
+"""Size of the shapes that a task has no use for, within its first one, and the margin
+with which they touch nothing, however deep that one is in others; metres."""
 
 
 def mjcf(geometry: Geometry, *, timestep: float) -> str:
@@ -350,7 +351,6 @@ def _shapes(name: str, shapes: Sequence[Shape]) -> list[str]:
 IMPLICIT = 0.0025
 """Up to this time step damping is as implicit as officially, seconds."""
 
-
 LOCKED = Joint((1.0, 0.0, 0.0), -1e-4, 1e-4, damping=1e3, armature=1e3)
 """A joint that a task has no use for: as good as immovable."""
 
@@ -374,27 +374,30 @@ def _joints(geometry: Geometry, timestep: float) -> list[str]:
 
 def _pairs(geometry: Geometry) -> list[str]:
     """Everything that may touch. Pads are on their own: see `physics`."""
-    named = lambda body: [
-        *(f"{body}_box_{i}" for i in range(NUM_BOXES)),
-        *(f"{body}_capsule_{i}" for i in range(NUM_CAPSULES)),
+    names = lambda body, boxes, capsules: [
+        *(f"{body}_box_{i}" for i in range(boxes)),
+        *(f"{body}_capsule_{i}" for i in range(capsules)),
     ]
-    pads, free, mechanism = ["right_pad", "left_pad"], named("free"), named("mechanism")
-    boxes = [
-        *(f"wall_{i}" for i in range(NUM_WALLS)),
-        *(f"fixed_{i}" for i in range(NUM_FIXED)),
-    ]
+    bodies = {"free": geometry.free, "mechanism": geometry.mechanism}
+    free, mechanism = (names(body, NUM_BOXES, NUM_CAPSULES) for body in bodies)
+    used = [names(body, *map(len, _by_kind(x))) for body, x in bodies.items()]
+    crumbs = {*free, *mechanism}.difference(*used)
     still = [
         ("floor", geometry.floor_of),
-        *((name, geometry.still_of) for name in boxes),
+        *((f"wall_{i}", geometry.still_of) for i in range(NUM_WALLS)),
+        *((f"fixed_{i}", geometry.still_of) for i in range(NUM_FIXED)),
     ]
-    thing, grip, friction = geometry.free_of, geometry.grip, geometry.friction
-    return [
-        *(pair(a, b, grip, 4, PAD, thing) for a in pads for b in free),
-        *(pair(a, b, grip, 4, PAD, OBJECT) for a in pads for b in mechanism),
-        *(pair(a, b, 1.0, 3, PAD, of) for a in pads for b, of in still),
-        *(pair("palm", b, 1.0, 3, WRIST, of) for b, of in still),
-        *(pair("palm", b, 1.0, 3, WRIST, thing) for b in free),
-        *(pair("palm", b, 1.0, 3, WRIST, OBJECT) for b in mechanism),
-        *(pair(a, b, friction, 3, thing, OBJECT) for a in free for b in mechanism),
-        *(pair(a, b, friction, 3, thing, of) for a in free for b, of in still),
+    pads, thing = ["right_pad", "left_pad"], geometry.free_of
+    grip, friction = geometry.grip, geometry.friction
+    rows = [
+        *((a, b, grip, 4, PAD, thing) for a in pads for b in free),
+        *((a, b, grip, 4, PAD, OBJECT) for a in pads for b in mechanism),
+        *((a, b, 1.0, 3, PAD, of) for a in pads for b, of in still),
+        *(("palm", b, 1.0, 3, WRIST, of) for b, of in still),
+        *(("palm", b, 1.0, 3, WRIST, thing) for b in free),
+        *(("palm", b, 1.0, 3, WRIST, OBJECT) for b in mechanism),
+        *((a, b, friction, 3, thing, OBJECT) for a in free for b in mechanism),
+        *((a, b, friction, 3, thing, of) for a in free for b, of in still),
     ]
+    margin = lambda a, b, *_: 0.0 if crumbs.isdisjoint((a, b)) else NEVER
+    return [pair(*row, margin=margin(*row)) for row in rows]

@@ -12,6 +12,7 @@ from jaxmeta.manipulation.collision import (
     box_box,
     capsule_box,
     frame,
+    plane_box,
 )
 
 COUNT, SHALLOW = 300, (5e-4, 3e-3)
@@ -121,6 +122,34 @@ def test_contacts_are_those_of_c_mujoco(kind, angle):
         assert max(depth) < 2e-3
     assert np.median(far) < 1e-5
     assert np.quantile(far, 0.9) < 2e-3
+
+
+def test_a_plane_touches_the_four_corners_that_c_mujoco_finds():
+    """However a box is turned, and however far below the others its lowest one is."""
+    model = mujoco.MjModel.from_xml_string(
+        '<mujoco><worldbody><geom type="plane" size="1 1 1"/><body><freejoint/>'
+        '<geom type="box" size=".2 .2 .2"/></body></worldbody></mujoco>'
+    )
+    data, rng = mujoco.MjData(model), np.random.default_rng(0)
+    size = np.float32([0.02, 0.05, 0.03])
+    turns = np.concatenate([turned(rng, 50, angle) for angle in TURNS])
+    places = rng.uniform(-0.03, 0.06, (len(turns), 3)).astype(np.float32)
+    ground = Placed(np.zeros(3, np.float32), np.eye(3, dtype=np.float32), np.ones(3))
+    found = jax.vmap(lambda x, turn: plane_box(ground, Placed(x, turn, size)))
+    ours, seen = jax.device_get(jax.jit(found)(places, turns)), set()
+    model.geom_size[1] = size
+    for i, (place, turn) in enumerate(zip(places, turns, strict=True)):
+        data.qpos[:3] = place
+        mujoco.mju_mat2Quat(data.qpos[3:], turn.ravel().astype(float))
+        mujoco.mj_forward(model, data)
+        touch = ours.distance[i] < 0
+        seen.add(int(touch.sum()))
+        rows = np.column_stack([ours.place[i], ours.distance[i]])[touch]
+        theirs = np.column_stack([data.contact.pos, data.contact.dist])
+        order = lambda rows: rows[np.lexsort(rows.round(4).T)]
+        np.testing.assert_allclose(order(rows), order(theirs), atol=2e-6)
+        np.testing.assert_allclose(ours.normal[i], [0.0, 0.0, 1.0])
+    assert seen == {0, 1, 2, 3, 4}
 
 
 def test_a_box_that_lies_on_another_has_four_contacts():

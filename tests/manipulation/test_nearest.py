@@ -39,7 +39,7 @@ def in_its_table(function, count):
 def test_contacts_are_those_of_mujoco_xla(monkeypatch, name):
     """A hand and a thing in it, here and there, deep in what stands around.
 
-    Where both look at all pairs: from which are the nearest they differ.
+    Where both look at all pairs, crumbs, too: from which are the nearest they differ.
     """
     table = collision_driver._COLLISION_FUNC
     for types, function in OURS.items():
@@ -47,6 +47,7 @@ def test_contacts_are_those_of_mujoco_xla(monkeypatch, name):
         monkeypatch.setitem(table, types, theirs)
     c_model = compile_scene(TASKS[name].geometry, 0.0025)
     c_model.numeric("max_geom_pairs").data[:] = c_model.npair
+    c_model.pair_margin[:] = 0.0
     model = mjx.put_model(c_model, impl="jax")
     low, high = np.array([-0.2, 0.6, 0.0]), np.array([0.3, 0.8, 0.03])
     places = np.random.default_rng(0).uniform(low, high, (COUNT, 3)).astype(np.float32)
@@ -63,6 +64,28 @@ def test_contacts_are_those_of_mujoco_xla(monkeypatch, name):
         theirs, ours = both(places)
     assert (np.asarray(theirs.dist) < 0).any(1).mean() > 0.5
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_crumbs_touch_nothing_however_deep_things_are():
+    """A lid that has sunk into the table by more than half of its height."""
+    c_model = compile_scene(TASKS["box-close"].geometry, 0.0025)
+    model = mjx.put_model(c_model, impl="jax")
+    hand = Moving(jnp.ones(3), jnp.zeros(3), jnp.array([1.0, 0.0, 0.0, 0.0]))
+    lid = placed(fixture=(0.0, 0.75, 0.0), free=(0.0, 0.5, 0.002))
+    look = jax.jit(lambda m: contacts(m, start(m, hand, lid))._impl.contact)
+
+    def pushing(model):
+        with jax.numpy_rank_promotion("allow"):
+            found = jax.device_get(look(model))
+        push = found.dist < found.includemargin
+        names = [{c_model.geom(i).name for i in pair} for pair in found.geom[push]]
+        return names, found.dist[push]
+
+    names, distances = pushing(model)
+    assert names == [{"floor", "free_box_0"}] * 4
+    np.testing.assert_allclose(distances, -0.0137, atol=1e-5)
+    names, _ = pushing(model.replace(pair_margin=jnp.zeros_like(model.pair_margin)))
+    assert {"floor", "free_capsule_3"} in names  # a crumb, were it not for its margin
 
 
 @pytest.mark.parametrize("kind", ["box", "capsule"])

@@ -144,6 +144,16 @@ def test_damping_in_long_steps_does_not_turn_round(name):
     np.testing.assert_allclose(data.qvel[-3:], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["door-open", "lever-pull"])
+def test_limits_push_as_in_short_steps_however_heavy_a_long_step_makes_joints(name):
+    light, heavy = (
+        compile_scene(TASKS[name].geometry, MODES[mode].timestep)
+        for mode in ("faithful", "fast")
+    )
+    assert heavy.dof_M0[-1] > 1.1 * light.dof_M0[-1]
+    np.testing.assert_array_equal(heavy.dof_invweight0[-3:], light.dof_invweight0[-3:])
+
+
 def test_a_time_step_is_that_of_mujoco_xla_with_our_contacts(monkeypatch):
     """A cube 1 mm deep in the table between fingers that close, from where it is."""
     monkeypatch.setattr(collision_driver, "collision", contacts)
