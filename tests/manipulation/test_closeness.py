@@ -97,7 +97,7 @@ def touches(contact):
     model = compile_scene(Geometry(), 0.0025)
     hand = [model.geom(name).id for name in ("right_pad", "left_pad", "palm")]
     ours = jnp.isin(contact.geom, jnp.array(hand)).any(axis=-1)
-    return (ours & (contact.dist < 0)).any(axis=-1)
+    return (ours & (contact.dist < contact.includemargin)).any(axis=-1)
 
 
 @pytest.fixture(scope="module")
