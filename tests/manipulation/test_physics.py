@@ -97,6 +97,30 @@ def test_things_weigh_what_they_do_officially(name, mass, inertia):
     np.testing.assert_allclose(free.inertia, np.full(3, inertia), rtol=5e-3)
 
 
+@pytest.mark.parametrize(
+    ("name", "mass"),
+    [
+        # From the official models, too.
+        ("button-press", 0.01),
+        ("coffee-button", 0.1),
+        ("dial-turn", 0.3655),
+        ("door-open", 2.2298),
+        ("door-lock", 0.001),
+        ("drawer-open", 0.38),
+        ("faucet-open", 0.2681),
+        ("hammer", 0.0886),
+        ("handle-press", 0.002),
+        ("lever-pull", 0.004),
+        ("plate-slide", 0.05),
+        ("stick-push", 3.2678),
+        ("window-open", 0.6378),
+    ],
+)
+def test_mechanisms_weigh_what_they_do_officially(name, mass):
+    mechanism = compile_scene(TASKS[name].geometry, 0.0025).body("mechanism")
+    np.testing.assert_allclose(mechanism.mass, mass, rtol=2e-3)
+
+
 MOVING = {
     "faucet-open": [0.0, 0.0, 0.3],
     "handle-pull": [-0.05, 0.0, 0.0],

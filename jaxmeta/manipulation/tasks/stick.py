@@ -42,7 +42,7 @@ END = (0.05, 0.0, 0.0)
 # The flask, officially two cylinders, a disc and a cap, is one capsule of the radius of
 # its body, down through the table and up into the cap. Its handle is as official.
 THERMOS = (
-    Capsule(0.06, 0.1, (0.0, 0.0, 0.14), mass=3.18),
+    Capsule(0.06, 0.1, (0.0, 0.0, 0.14), mass=3.2086),
     Box((0.01, 0.005, 0.068), (0.0, -0.135, 0.132), mass=0.0272),
     Box((0.01, 0.04, 0.005), (0.0, -0.09, 0.195), mass=0.016),
     Box((0.01, 0.04, 0.005), (0.0, -0.09, 0.069), mass=0.016),
