@@ -1,10 +1,11 @@
-"""Contacts of boxes with boxes, capsules and a plane, quicker than MuJoCo XLA's.
+"""Contacts of boxes with boxes, capsules and planes, nearer to C MuJoCo's.
 
 MuJoCo XLA finds them by clipping polygons of any shape, which took half the time of
 a step. A box is an interval along each of its axes: here all is clipped by intervals,
 in the frame of a box. Contacts are those of C MuJoCo more often than MuJoCo XLA's are.
 
-A plane and a box: of each of its diagonals the lower end is a contact.
+A plane and a box: of each of its diagonals the lower end, as in C MuJoCo. (MuJoCo XLA
+leaves out corners that are more than 1 mm above the lowest.)
 
 Two boxes: the axis along which they overlap least is a face's or a pair of edges'
 (Gottschalk et al., OBBTree, 1996). At a face, the face that looks at it from the other
@@ -34,6 +35,8 @@ TINY = 1e-9
 """What is less is divided by no more."""
 DIAGONALS = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], np.float32)
 """Ways to the corners of a face, one after the other."""
+ENDS = np.insert(DIAGONALS, 0, 1.0, axis=1)
+"""Ways to one end of each diagonal of a box; the other is opposite."""
 ASKEW = np.array([[1, 0.01], [-0.01, 1]], np.float32)
 """Turns a little, so that of two corners one is farther."""
 
@@ -42,9 +45,10 @@ class Placed(NamedTuple):
     """A geom.
 
     Attributes:
-      place: `[3]` its centre, metres.
+      place: `[3]` its centre, any point of a plane, metres.
       turn: `[3, 3]` its axes as columns.
-      size: `[3]` of a box half of its sides, of a capsule radius and half length.
+      size: `[3]` of a box half of its sides, of a capsule radius and half length; of a
+        plane it is not read.
     """
 
     place: Point
@@ -231,9 +235,6 @@ def _edges(a: Placed, b: Placed, cosines: Array, in_b: Point) -> _Edges:
 def plane_box(plane: Placed, box: Placed) -> Contacts:
     """Up to four contacts of a plane and a box.
 
-    (MuJoCo XLA leaves out corners that are 1 mm higher than the lowest, so that what
-    lands on an edge turns over.)
-
     Args:
       plane: whose normal is its z axis.
       box: the box.
@@ -245,11 +246,11 @@ def plane_box(plane: Placed, box: Placed) -> Contacts:
       [-0.1..., -0.1..., -0.1..., -0.1...]
     """
     normal = plane.turn[:, 2]
-    ends = np.insert(DIAGONALS, 0, 1.0, axis=1) * box.size
+    ends = ENDS * box.size[None]
     heights = ends @ (box.turn.T @ normal)
-    lower = ends * -jnp.where(heights < 0, -1.0, 1.0)[:, None]
-    distance = (box.place - plane.place) @ normal - jnp.abs(heights)
-    corners = box.place[None] + lower @ box.turn.T
+    lower = jnp.where(heights < 0, 1.0, -1.0)
+    distance = (box.place - plane.place) @ normal + lower * heights
+    corners = box.place[None] + (lower[:, None] * ends) @ box.turn.T
     return Contacts(distance, corners - 0.5 * distance[:, None] * normal[None], normal)
 
 

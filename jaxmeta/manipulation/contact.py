@@ -110,11 +110,13 @@ def pair(
       friction: coefficient of sliding friction.
       condim: 3, or 4 with friction against turning.
       of: the materials of both.
-      margin: the distance from which they touch, metres; below 0 that deep.
+      margin: they push where their distance is less, metres; -1: not before they are
+        1 m deep in one another.
 
     Example:
-      >>> pair("pad", "cube", 2.0, 4, PAD, OBJECT)[:40]
-      '<pair geom1="pad" geom2="cube" condim="4'
+      >>> text = pair("pad", "cube", 2.0, 4, PAD, OBJECT, margin=-1.0)
+      >>> text[:40], text[-16:]
+      ('<pair geom1="pad" geom2="cube" condim="4', ' margin="-1.0"/>')
     """
     contact = pyramid(between(*of), friction, condim)
     twist = 0.1 if condim == 4 else 0.005  # of the official pads, which hold upright

@@ -3,9 +3,9 @@
 MuJoCo XLA takes pairs of every two types of geoms and every number of directions of
 friction on their own, so that most geometry is compiled twice, and looks up what each
 contact is like before it chooses. Here pairs of the same types are taken together, and
-what is chosen is looked up. With the same functions for the geometry, and all pairs
-looked at, contacts and their order are the same; which pairs are the nearest is told
-by their distance from boxes.
+what is chosen is looked up. With the same functions for the geometry, all pairs looked
+at and no margins, contacts and their order are the same. Which pairs are the nearest is
+told by their distance from boxes, less their margin: what never touches comes last.
 """
 
 from typing import Any, NamedTuple
@@ -121,6 +121,8 @@ def _nearest(
     model: mjx.Model, data: mjx.Data, kind: _Kind, geoms: np.ndarray, pairs: np.ndarray
 ) -> Int[Array, " near"]:
     """Of the pairs of a kind the nearest, as far as can be said without their contacts.
+
+    Nearest to where they touch, which is at their margin.
 
     A geom is farther from a box than its bounding sphere is; of two boxes this can be
     said of either. Between two spheres, of which MuJoCo XLA takes the distance, a large

@@ -100,9 +100,10 @@ def compile_scene(geometry: Geometry, timestep: float) -> Any:
     model = compiled(mjcf(geometry, timestep=timestep))
     for name, weight in INVERSE_WEIGHTS.items():
         model.body(name).invweight0[0] = weight
-    # Limits of joints that are heavier in long steps push no harder.
-    light = compiled(mjcf(geometry, timestep=min(timestep, IMPLICIT)))
-    model.dof_invweight0[-NUM_JOINTS:] = light.dof_invweight0[-NUM_JOINTS:]
+    if timestep > IMPLICIT:
+        # What joints weigh more then is in place of damping: no limit must stop it.
+        light = compiled(mjcf(geometry, timestep=IMPLICIT))
+        model.dof_invweight0[-NUM_JOINTS:] = light.dof_invweight0[-NUM_JOINTS:]
     return model
 
 
@@ -336,9 +337,9 @@ MODES = {
 
 
 def pad_forces(data: mjx.Data) -> Float[Array, "2"]:
-    """`[2]` 1 where the left and right pad press on the free body, else 0.
+    """`[2]` 1 where the left and right pad touch the free body, else 0.
 
-    The success of one task asks whether both do, not how hard.
+    The success of one task asks whether both press on it, not how hard.
     """
     contact: Any = data._impl.contact  # pyright: ignore[reportAttributeAccessIssue] - one of three
     pads, free = _geom_ids()

@@ -219,9 +219,10 @@ def _by_kind(shapes: Sequence[Shape]) -> tuple[list[Box], list[Capsule]]:
     return boxes, [shape for shape in shapes if isinstance(shape, Capsule)]
 
 
-CRUMB, NEVER = 1e-3, -1.0
-"""Size of the shapes that a task has no use for, within its first one, and the margin
-with which they touch nothing, however deep that one is in others; metres."""
+CRUMB = 1e-3
+"""Size of the shapes that a task has no use for, within its first one, metres."""
+NEVER = -1.0
+"""Margin of their pairs, metres: nothing is so deep in anything that they push."""
 
 
 def mjcf(geometry: Geometry, *, timestep: float) -> str:
@@ -356,7 +357,7 @@ LOCKED = Joint((1.0, 0.0, 0.0), -1e-4, 1e-4, damping=1e3, armature=1e3)
 
 
 def _joints(geometry: Geometry, timestep: float) -> list[str]:
-    # In long steps, contacts must know how slowly a joint can follow.
+    # In long steps, contacts must know how slowly a joint can follow; not limits.
     longer = max(0.0, timestep - IMPLICIT)
     slides = [*geometry.slides, *[LOCKED] * (2 - len(geometry.slides))]
     hinge = LOCKED if geometry.hinge is None else geometry.hinge
@@ -373,7 +374,10 @@ def _joints(geometry: Geometry, timestep: float) -> list[str]:
 
 
 def _pairs(geometry: Geometry) -> list[str]:
-    """Everything that may touch. Pads are on their own: see `physics`."""
+    """Everything that may touch; and crumbs, so that all tasks have as many pairs.
+
+    Pads are on their own: see `physics`.
+    """
     names = lambda body, boxes, capsules: [
         *(f"{body}_box_{i}" for i in range(boxes)),
         *(f"{body}_capsule_{i}" for i in range(capsules)),

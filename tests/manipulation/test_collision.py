@@ -1,4 +1,4 @@
-"""Contacts of boxes and capsules, against C MuJoCo's and beside MuJoCo XLA's."""
+"""Contacts of boxes, capsules and planes: C MuJoCo's, and beside MuJoCo XLA's."""
 
 import jax
 import jax.numpy as jnp
@@ -127,17 +127,21 @@ def test_contacts_are_those_of_c_mujoco(kind, angle):
 def test_a_plane_touches_the_four_corners_that_c_mujoco_finds():
     """However a box is turned, and however far below the others its lowest one is."""
     model = mujoco.MjModel.from_xml_string(
-        '<mujoco><worldbody><geom type="plane" size="1 1 1"/><body><freejoint/>'
+        '<mujoco><worldbody><geom type="plane" size="1 1 1" pos=".01 .02 .03" '
+        'euler="20 -30 10"/><body><freejoint/>'
         '<geom type="box" size=".2 .2 .2"/></body></worldbody></mujoco>'
     )
     data, rng = mujoco.MjData(model), np.random.default_rng(0)
     size = np.float32([0.02, 0.05, 0.03])
     turns = np.concatenate([turned(rng, 50, angle) for angle in TURNS])
-    places = rng.uniform(-0.03, 0.06, (len(turns), 3)).astype(np.float32)
-    ground = Placed(np.zeros(3, np.float32), np.eye(3, dtype=np.float32), np.ones(3))
-    found = jax.vmap(lambda x, turn: plane_box(ground, Placed(x, turn, size)))
-    ours, seen = jax.device_get(jax.jit(found)(places, turns)), set()
+    places = rng.uniform(-0.02, 0.1, (len(turns), 3)).astype(np.float32)
     model.geom_size[1] = size
+    mujoco.mj_kinematics(model, data)
+    slope = data.geom_xmat[0].reshape(3, 3).astype(np.float32)
+    ground = Placed(jnp.array([0.01, 0.02, 0.03]), jnp.asarray(slope), jnp.ones(3))
+    found = jax.vmap(lambda *box: plane_box(ground, Placed(*box)))
+    sizes = np.tile(size, (len(turns), 1))
+    ours, seen = jax.device_get(jax.jit(found)(places, turns, sizes)), set()
     for i, (place, turn) in enumerate(zip(places, turns, strict=True)):
         data.qpos[:3] = place
         mujoco.mju_mat2Quat(data.qpos[3:], turn.ravel().astype(float))
@@ -148,7 +152,7 @@ def test_a_plane_touches_the_four_corners_that_c_mujoco_finds():
         theirs = np.column_stack([data.contact.pos, data.contact.dist])
         order = lambda rows: rows[np.lexsort(rows.round(4).T)]
         np.testing.assert_allclose(order(rows), order(theirs), atol=2e-6)
-        np.testing.assert_allclose(ours.normal[i], [0.0, 0.0, 1.0])
+        np.testing.assert_allclose(ours.normal[i], slope[:, 2])
     assert seen == {0, 1, 2, 3, 4}
 
 

@@ -69,9 +69,10 @@ def test_contacts_are_those_of_mujoco_xla(monkeypatch, name):
 def test_crumbs_touch_nothing_however_deep_things_are():
     """A lid that has sunk into the table by more than half of its height."""
     c_model = compile_scene(TASKS["box-close"].geometry, 0.0025)
+    c_model.body("fixture").pos = (0.0, 0.75, 0.0)
     model = mjx.put_model(c_model, impl="jax")
     hand = Moving(jnp.ones(3), jnp.zeros(3), jnp.array([1.0, 0.0, 0.0, 0.0]))
-    lid = placed(fixture=(0.0, 0.75, 0.0), free=(0.0, 0.5, 0.002))
+    lid = placed(free=(0.0, 0.5, 0.002))
     look = jax.jit(lambda m: contacts(m, start(m, hand, lid))._impl.contact)
 
     def pushing(model):
@@ -117,6 +118,31 @@ def test_a_small_box_is_not_crowded_out_by_large_ones(kind):
         found, theirs = both(*put)
     np.testing.assert_allclose(found.dist.min(), -0.001, atol=1e-6)
     assert (np.asarray(theirs.dist) > 0).all()
+
+
+@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize("kind", ["box", "capsule"])
+def test_what_never_touches_crowds_nothing_out(kind, most):
+    """A thing with a crumb in its middle, which touches a peg by 1 mm."""
+    size = {"box": ".021 .02 .02", "capsule": ".021 .01"}[kind]
+    model = mujoco.MjModel.from_xml_string(
+        '<mujoco><worldbody><geom name="peg" type="box" size=".01 .01 .01" '
+        'pos=".43 0 0"/><geom name="crumb" type="box" size=".001 .001 .001" '
+        'pos=".4 0 0"/><body pos=".4 0 0"><freejoint/>'
+        f'<geom name="thing" type="{kind}" size="{size}"/></body></worldbody>'
+        '<contact><pair geom1="thing" geom2="crumb" margin="-1"/>'
+        '<pair geom1="thing" geom2="peg"/></contact><custom>'
+        f'<numeric name="max_geom_pairs" data="{most}"/>'
+        '<numeric name="max_contact_points" data="2"/></custom></mujoco>'
+    )
+    data = mujoco.MjData(model)
+    put = mjx.put_model(model, impl="jax"), mjx.put_data(model, data, impl="jax")
+    look = jax.jit(lambda *put: contacts(put[0], mjx.kinematics(*put))._impl.contact)
+    with jax.numpy_rank_promotion("allow"):
+        found = jax.device_get(look(*put))
+    push = found.dist < found.includemargin
+    np.testing.assert_allclose(found.dist[push].min(), -0.001, atol=1e-6)
+    assert (found.geom[push] == model.geom("peg").id).any(axis=1).all()
 
 
 def test_each_pair_has_its_own_frames():

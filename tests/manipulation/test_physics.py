@@ -17,6 +17,7 @@ from jaxmeta.manipulation.physics import (
     body_ids,
     compile_scene,
     compile_scenes,
+    pad_forces,
     start,
 )
 from jaxmeta.manipulation.scene import Box, Geometry, Joint, mjcf, placed
@@ -169,13 +170,29 @@ def test_damping_in_long_steps_does_not_turn_round(name):
 
 
 @pytest.mark.parametrize("name", ["door-open", "lever-pull"])
-def test_limits_push_as_in_short_steps_however_heavy_a_long_step_makes_joints(name):
+def test_limits_take_joints_for_no_heavier_in_long_steps(name):
     light, heavy = (
         compile_scene(TASKS[name].geometry, MODES[mode].timestep)
         for mode in ("faithful", "fast")
     )
     assert heavy.dof_M0[-1] > 1.1 * light.dof_M0[-1]
     np.testing.assert_array_equal(heavy.dof_invweight0[-3:], light.dof_invweight0[-3:])
+
+
+@pytest.mark.parametrize(("margin", "expected"), [(0.0, [0, 1]), (-1.0, [0, 0])])
+def test_a_pad_touches_a_thing_where_it_is_deeper_than_its_margin(margin, expected):
+    c_model = compile_scene(TASKS["push"].geometry, 0.0025)
+    data = mjx.make_data(mjx.put_model(c_model, impl="jax"))
+    contact = data._impl.contact
+    apart, all_of = jnp.ones_like(contact.dist), jnp.full_like(contact.dist, margin)
+    pair = jnp.array([c_model.geom(x).id for x in ("right_pad", "free_box_0")])
+    contact = contact.replace(
+        dist=apart.at[3].set(-0.01),
+        includemargin=all_of,
+        geom=jnp.zeros_like(contact.geom).at[3].set(pair),
+    )
+    found = pad_forces(data.tree_replace({"_impl.contact": contact}))
+    assert found.tolist() == expected
 
 
 def test_a_time_step_is_that_of_mujoco_xla_with_our_contacts(monkeypatch):
@@ -199,6 +216,7 @@ def test_lids_that_are_dropped_askew_land_as_in_c_mujoco():
     """In long steps they sink in, some of their corners deeper than others."""
     physics, drops, steps = MODES["fast"], 6, 40
     c_model = compile_scene(TASKS["box-close"].geometry, physics.timestep)
+    c_model.body("fixture").pos = (0.0, 0.9, 0.0)
     model = mjx.put_model(c_model, impl="jax")
     turns = 0.15 * np.random.default_rng(0).normal(size=(drops, 4)) + [1, 0, 0, 0]
     turns = (turns / np.linalg.norm(turns, axis=1)[:, None]).astype(np.float32)
@@ -209,7 +227,7 @@ def test_lids_that_are_dropped_askew_land_as_in_c_mujoco():
     @jax.jit
     @jax.vmap
     def land(turn):
-        lid = placed(fixture=(0.0, 0.9, 0.0), free=where, free_quat=turn)
+        lid = placed(free=where, free_quat=turn)
         once = lambda data, _: (physics.step(model, data, jnp.zeros(()), still),) * 2
         _, states = jax.lax.scan(once, start(model, hand, lid), length=steps)
         return states.qpos[:, 5:12]
@@ -218,7 +236,6 @@ def test_lids_that_are_dropped_askew_land_as_in_c_mujoco():
     path = jax.tree.map(np.asarray, still)
     for drop, turn in enumerate(turns):
         data = mujoco.MjData(c_model)
-        c_model.body("fixture").pos = (0.0, 0.9, 0.0)
         data.qpos[:3], data.qpos[5:8], data.qpos[8:12] = hand.position, where, turn
         for step in range(steps):
             physics.step_in_c(c_model, data, 0.0, path)

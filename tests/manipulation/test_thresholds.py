@@ -1,7 +1,8 @@
-"""Why two official policies succeed less often here than officially.
+"""Why two official policies succeed less often: they hang on how high a thing is seen.
 
-They carry a thing while the hand is less than so high above it, and grip it where that
-is just so. Told that it lies a little higher than it does, they succeed.
+They lift it only while the hand is less than a set height above it, and grip it at
+about that height. Told that it lies a little higher they succeed more often, and told
+that it lies lower less often.
 """
 
 import os
@@ -15,33 +16,34 @@ from jaxmeta.manipulation.parity import ScriptedPlay, play
 from jaxmeta.manipulation.physics import MODES
 
 TASKS = ("bin-picking", "peg-insert-side")
-HIGHER = (0.0, 0.001, 0.002)
-"""Than it is, metres."""
-LEAST = {"faithful": (0.45, 0.8, 0.95), "fast": (0.2, 0.6, 0.85)}
-"""Of either task, two goals of 20 below what was measured."""
+HEIGHT = 6
+"""Which number of an observation is the height of a thing now."""
+HIGHER = (-0.001, 0.0, 0.001, 0.002)
+"""How much higher than it is a thing is said to be, metres."""
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} is not set")
 @pytest.mark.parametrize("mode", MODES)
-def test_policies_on_a_threshold_succeed_when_a_thing_seems_a_little_higher(mode):
+def test_policies_on_a_threshold_succeed_where_a_thing_seems_higher(mode):
     env = ManipulationEnv(TASKS, physics=MODES[mode])
     vectors = ScriptedPlay(physics=None, tasks=TASKS).vectors()
-    goals, tasks = vectors.shape[1], np.repeat(np.arange(2), vectors.shape[1])
-    rows = vectors.reshape(len(tasks), -1)
-    shares = []
+    _, goals, _ = vectors.shape
+    rows, tasks = vectors.reshape(-1, 6), np.repeat(np.arange(len(TASKS)), goals)
+    solved = []
     with Official() as official:
         for higher in HIGHER:
 
             def act(numbers, obs, higher=higher):
                 seen = obs.copy()
-                seen[:, 6] += higher
+                seen[:, HEIGHT] += higher
                 asked = np.array(TASKS)[numbers]
                 return official.ask("act", tasks=asked, obs=seen)["actions"]
 
-            solved = play(env, act, tasks, rows).reshape(2, goals) > 0
-            shares.append(solved.mean(axis=1))
-    print(mode, np.array(shares).T)
-    least = np.array(LEAST[mode])
-    assert (np.min(shares, axis=1) >= least).all(), shares
-    assert (shares[2] >= shares[0] + 0.3).all()
+            steps = play(env, act, tasks, rows).reshape(len(TASKS), goals)
+            solved.append((steps > 0).sum(axis=1))
+    print(mode, dict(zip(HIGHER, map(list, solved), strict=True)))
+    lower, as_it_is, higher, highest = np.array(solved)
+    assert (lower < as_it_is).all()
+    assert (as_it_is + 5 <= higher).all()
+    assert (highest >= 0.85 * goals).all()
