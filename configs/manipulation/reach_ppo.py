@@ -5,7 +5,7 @@ from jaxmeta.rl.control import Control
 from jaxmeta.rl.ppo import Ppo
 
 PAPER = "Schulman et al. 2017 (arXiv 1707.06347) on Yu et al. 2019 (arXiv 1910.10897)"
-COST = "9 min on 2 CPU cores with JAX_NUM_CPU_DEVICES=2"
+COST = "11 min on 2 CPU cores with JAX_NUM_CPU_DEVICES=2"
 
 
 def get_config() -> Control:

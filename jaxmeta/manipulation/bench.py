@@ -1,8 +1,8 @@
 """How fast the environment compiles and steps, beside whatever else plays its tasks.
 
-Random actions, a loop of at least 10 steps as one program, which for every batch makes
-about as many steps of the environment. All take turns, since machines become slower and
-faster meanwhile.
+Random actions, a loop of at least 10 steps as one program, which for every batch of up
+to a thousand makes as many steps of the environment. All take turns, since machines
+become slower and faster meanwhile.
 """
 
 import contextlib

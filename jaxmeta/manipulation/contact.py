@@ -43,8 +43,8 @@ BOX = OBJECT._replace(box=True)
 """Of what is a box among it."""
 
 PAD = Material(0.01, 0.95, 0.99, 0.01)
-"""Of the fingers. Officially they are boxes, and their contacts begin 1 mm early, which
-comes to much the same as deep in a thing as they are when it is held."""
+"""Of the fingers. Officially they are boxes and their contacts begin 1 mm early, which,
+as deep in a thing as they are when they hold it, comes to much the same as this."""
 
 
 def between(a: Material, b: Material) -> Material:

@@ -29,7 +29,13 @@ from jaxmeta.manipulation.physics import (
 )
 from jaxmeta.manipulation.sensors import BODIES, Poses, read, views_of
 from jaxmeta.manipulation.shaping import Point
-from jaxmeta.manipulation.task import Episode, ManipulationTask, Readings, complete
+from jaxmeta.manipulation.task import (
+    VECTOR,
+    Episode,
+    ManipulationTask,
+    Readings,
+    complete,
+)
 from jaxmeta.manipulation.tasks import find
 
 HORIZON = 500
@@ -37,9 +43,6 @@ HORIZON = 500
 
 NUM_DRAWS = 64
 """Draws of positions of which the first that is accepted is used."""
-
-VECTOR = 6
-"""Numbers in a draw; tasks that need three ignore the others."""
 
 
 class Play(NamedTuple):
@@ -214,8 +217,8 @@ class ManipulationEnv(Env):
     def draw(self, rng: Array, task: Int[Array, ""]) -> Float[Array, "6"]:
         """A draw of where things and goal are, the first of 64 that is accepted.
 
-        The official tasks accept a third of their draws or more. Arguments and errors
-        are those of `reset_task`.
+        The official tasks accept a third of their draws or more; where a task accepts
+        none, it is the first of all. Arguments and errors are those of `reset_task`.
         """
         task = self._number(task)
         shares = jax.random.uniform(typed(rng), (NUM_DRAWS, VECTOR))
@@ -287,8 +290,8 @@ class ManipulationEnv(Env):
                 f"an action must have shape (4,), got {jnp.shape(action)}; batches go "
                 "through jax.vmap."
             )
-        action = jnp.nan_to_num(jnp.clip(action, -1.0, 1.0))
         play: Play = state.info["play"]
+        action = jnp.nan_to_num(jnp.clip(action, -1.0, 1.0)).astype(play.drag.dtype)
         over = not isinstance(play.steps, Tracer) and np.asarray(play.steps) >= HORIZON
         if np.any(over):
             raise ValueError(

@@ -33,7 +33,7 @@ class GymnasiumVectorEnv(VectorEnv):
     where `info["_final_obs"]` is set.
 
     `info` has, `[num_envs]` each, `task`, an index into `env.tasks`, `success`, whether
-    this step solved it, and `solved`, whether any step of the episode so far did.
+    it is solved now, and `solved`, whether it was at any step of the episode so far.
 
     Args:
       env: what is played.

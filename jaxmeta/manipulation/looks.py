@@ -174,7 +174,7 @@ def dressed(task: ManipulationTask, width: int, height: int) -> Any:
 
 def _is_crumb(geom: Any) -> bool:
     """Whether the shape is one that the task has no use for."""
-    return bool(geom.size[0] <= CRUMB)
+    return bool(np.max(geom.size) <= CRUMB)
 
 
 class Capsule(NamedTuple):

@@ -78,7 +78,8 @@ class ScriptedPlay(Procedure):
     to the first success, the horizon where there is none.
 
     Raises:
-      ValueError: for an unknown task, or more goals than there are.
+      ValueError: for an unknown task, no goals or more than there are, and an episode
+        of no steps or of more than the environment's.
     """
 
     unit: ClassVar[str] = "episodes"
@@ -102,7 +103,12 @@ class ScriptedPlay(Procedure):
     """Which goals: another seed plays the next ones."""
 
     def __post_init__(self):
-        if not 1 <= (self.seed + 1) * self.num_goals <= NUM_GOALS:
+        if self.num_goals < 1 or not 1 <= self.horizon <= HORIZON:
+            raise ValueError(
+                f"num_goals must be >= 1 and horizon in 1 to {HORIZON}, got "
+                f"{self.num_goals} and {self.horizon}."
+            )
+        if (self.seed + 1) * self.num_goals > NUM_GOALS:
             raise ValueError(
                 f"a task has {NUM_GOALS} goals, seed {self.seed} with num_goals "
                 f"{self.num_goals} is beyond them; take fewer."

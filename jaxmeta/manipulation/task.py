@@ -21,6 +21,8 @@ Quaternion: TypeAlias = Float[Array, "4"]
 QuatOrder: TypeAlias = Literal["wxyz", "xyzw", "zeros", "ones"]
 """How the official observation writes an orientation; "ones" is (1, 0, 0, 0) always."""
 
+VECTOR = 6
+"""Numbers in a draw; tasks that need three ignore the others."""
 HAND_LOW = (-0.525, 0.348, -0.0525)
 HAND_HIGH = (0.525, 1.025, 0.7)
 """Between these the observed position of the hand is clipped, metres."""
@@ -93,7 +95,7 @@ class Reward(NamedTuple):
 class ManipulationTask(abc.ABC):
     """One of the fifty tasks, or of your own; all methods are pure and jittable.
 
-    The README's section on development has one of your own, whole.
+    README has one of your own, whole, in its section on Meta-World.
 
     Attributes:
       name: the official name without its version, as `door-open`.
@@ -183,7 +185,8 @@ def complete(task: ManipulationTask) -> ManipulationTask:
       task: to be played.
 
     Raises:
-      ValueError: for what is no task, and naming the attributes that are missing.
+      ValueError: for what is no task, and naming the attributes that are missing or
+        do not fit.
     """
     if not isinstance(task, ManipulationTask):
         raise ValueError(
@@ -193,4 +196,9 @@ def complete(task: ManipulationTask) -> ManipulationTask:
     missing = [name for name in ManipulationTask.__annotations__ if name not in said]
     if missing:
         raise ValueError(f"{type(task).__name__} must say its {', '.join(missing)}.")
+    if not 1 <= len(task.low) == len(task.high) <= VECTOR:
+        raise ValueError(
+            f"{type(task).__name__} must have as many numbers in low as in high, at "
+            f"most {VECTOR}, got {len(task.low)} and {len(task.high)}."
+        )
     return task

@@ -80,8 +80,9 @@ class AutoReset(Wrapper):
         # where its limit is shorter than the environment's.
         state.info["truncation"] = state.done
         play = state.info["play"]
-        # Of the steps for which an action is held Brax shows the last only.
+        # Of the steps for which an action is held Brax shows and counts the last only.
         first = (play.solved & ~solved).astype(jnp.float32)
+        state.info["episode_metrics"]["solved"] += first - state.metrics["solved"]
         single = self.unwrapped
         assert isinstance(single, ManipulationEnv)
         keys = jax.random.wrap_key_data(play.key)

@@ -36,8 +36,8 @@ class Apart(NamedTuple):
     hand: np.ndarray
     object: np.ndarray
     contact: int
-    """The first step at which something touches the object, in either scene, or, in
-    ours, the hand."""
+    """The first step at which officially a pad presses on the object or it moves, or at
+    which, in ours, the hand touches anything."""
 
     @property
     def before(self):
@@ -55,7 +55,7 @@ def compare(name, seen, touching, recorded):
     theirs = recorded["observation"]
     part = lambda places: np.linalg.norm(seen[:, places] - theirs[:, places], axis=1)
     pressed = (recorded["pad_forces"] > 0).any(axis=1)
-    touched = _moved(name, seen) | _moved(name, theirs) | pressed | touching
+    touched = _moved(name, theirs) | pressed | touching
     contact = int(np.argmax(touched)) if touched.any() else len(seen)
     return Apart(part(slice(0, 3)), part(slice(4, 7)), contact)
 

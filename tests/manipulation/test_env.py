@@ -96,13 +96,18 @@ def test_mjx_is_mujoco(room, compared):
 
 
 @pytest.mark.parametrize(
-    "name", ["room", pytest.param("fast_room", marks=pytest.mark.slow)]
+    ("name", "steps"),
+    [
+        ("room", 200),
+        pytest.param("room", 10_000, marks=pytest.mark.slow),
+        pytest.param("fast_room", 10_000, marks=pytest.mark.slow),
+    ],
 )
-def test_no_action_makes_a_nan(name, request):
-    """10,000 steps: random, extreme, into the table, not a number."""
+def test_no_action_makes_a_nan(name, steps, request):
+    """Steps of every task: random, extreme, into the table, not a number."""
     room = request.getfixturevalue(name)
     state, rng, num_tasks = room.start(1), np.random.default_rng(1), len(room.tasks)
-    for i in range(200):
+    for i in range(steps):
         kind = i // 10 % 5
         if kind == 0:
             action = rng.uniform(-1, 1, size=(num_tasks, 4))
@@ -195,6 +200,8 @@ def test_an_episode_is_solved_once_however_long_actions_are_held():
             succeeded = np.maximum(succeeded, state.metrics["success"])
         assert succeeded.sum() >= 8
         np.testing.assert_array_equal(solved, succeeded)
+        told = state.info["episode_metrics"]["solved"]
+        np.testing.assert_array_equal(told, succeeded)
 
 
 def test_agents_are_told_that_it_was_for_the_time():

@@ -70,7 +70,7 @@ def test_it_is_found_by_its_name():
     assert info["task"].tolist() == [1, 0, 1]
 
 
-def test_what_it_lacks_is_named(untyped):
+def test_what_it_lacks_is_named(untyped, monkeypatch):
     class Bare(Raise):
         pass
 
@@ -82,6 +82,9 @@ def test_what_it_lacks_is_named(untyped):
     wanted = "Half must say its low, high, goal_low, goal_high, geometry, object_at"
     with pytest.raises(ValueError, match=wanted):
         ManipulationEnv([Half()])
+    monkeypatch.setattr(Bare, "high", Raise.high[:2])
+    with pytest.raises(ValueError, match=r"Bare must have as many .* got 3 and 2"):
+        ManipulationEnv([Bare()])
     with pytest.raises(ValueError, match=r"as MyTask\(\) is, got <class .*Raise'>"):
         ManipulationEnv([Raise])
 

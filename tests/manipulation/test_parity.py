@@ -94,6 +94,15 @@ def test_observations_are_the_official_ones(played):
     np.testing.assert_allclose(hidden, masked, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", Suite(name="MT50").tasks)
+def test_hidden_goals_are_zeros_officially(name):
+    """Which the test above takes for granted."""
+    with np.load(RECORDINGS / "hidden.npz") as file:
+        shown, hidden = file[name]
+    assert (shown[:, 36:] != 0).any()
+    np.testing.assert_array_equal(hidden, np.where(np.arange(39) < 36, shown, 0.0))
+
+
 def test_every_recorded_draw_is_accepted(played):
     task, rows, (accepts, *_), _ = played
     assert accepts.all()

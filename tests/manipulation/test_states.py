@@ -15,14 +15,14 @@ import pytest
 from mujoco import mjx
 
 from jaxmeta.manipulation.arm import quaternion
-from jaxmeta.manipulation.env import VECTOR, ManipulationEnv
+from jaxmeta.manipulation.env import ManipulationEnv
 from jaxmeta.manipulation.hand import TIPS
 from jaxmeta.manipulation.nearest import contacts
 from jaxmeta.manipulation.observation import clipped
 from jaxmeta.manipulation.physics import pad_forces, turned
 from jaxmeta.manipulation.sensors import BODIES, multiply, rotate
 from jaxmeta.manipulation.suites import Suite
-from jaxmeta.manipulation.task import Readings
+from jaxmeta.manipulation.task import VECTOR, Readings
 
 RECORDINGS = Path(__file__).parents[1] / "parity" / "recordings"
 OFFICIAL = Suite(name="MT50").tasks

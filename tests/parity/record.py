@@ -14,6 +14,9 @@ and no reward.
 One more episode is posed: every third step everything but the robot is set at random.
 Without it eight of the version 1 rewards, which want the fingers at other places than
 the policies do, would never be seen beyond reaching.
+
+`hidden.npz` has, for every task, the observations of a short episode `[2, step, 39]`
+with its goal shown and again with it hidden, as the suites for meta-learning have it.
 """
 
 import argparse
@@ -211,6 +214,23 @@ def record(task, episodes, max_steps, seed, dtype):
     return {name: x.astype(exact.get(name, dtype)) for name, x in joined.items()}
 
 
+def with_and_without_goal(task, seed, steps=3):
+    """`[2, steps, 39]` what is seen of the same episode with the goal and without."""
+    found = []
+    for hidden in (False, True):
+        env = ALL_V3_ENVIRONMENTS[f"{task}-v3"]()
+        env.set_task(MT1(f"{task}-v3", seed=seed).train_tasks[0])
+        env._partially_observable = hidden
+        env.__dict__.pop("sawyer_observation_space", None)
+        seen, _ = env.reset()
+        rows = [seen]
+        for _ in range(steps - 1):
+            seen, *_ = env.step(np.array([1.0, -1.0, 0.5, 1.0], np.float32))
+            rows.append(seen)
+        found.append(rows)
+    return np.array(found)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
@@ -232,6 +252,11 @@ def main():
             f"mujoco {mujoco.__version__}",
             flush=True,
         )
+    path = options.out / "hidden.npz"
+    hidden = dict(np.load(path)) if path.exists() else {}
+    for task in names:
+        hidden[task] = with_and_without_goal(task, options.seed).astype(options.dtype)
+    np.savez_compressed(path, **hidden)
 
 
 if __name__ == "__main__":
