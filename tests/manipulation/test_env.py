@@ -2,6 +2,7 @@
 
 import functools
 import re
+from pathlib import Path
 
 import chex
 import jax
@@ -15,10 +16,12 @@ from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
 from jaxmeta.manipulation.hand import TIPS, free_motion
 from jaxmeta.manipulation.physics import Physics, compile_scene
 from jaxmeta.manipulation.suites import Suite
+from jaxmeta.manipulation.task import VECTOR
 from jaxmeta.manipulation.tasks import TASKS
 from jaxmeta.manipulation.training import wrap
 
 FAST = Physics(timestep=0.0125, substeps=1)
+RECORDINGS = Path(__file__).parents[1] / "parity" / "recordings"
 
 
 def test_all_tasks_compile_once(room):
@@ -48,9 +51,15 @@ def compared(room):
     The hand goes up and about: contacts make chaos, in which solvers that stop after
     three iterations go apart.
     """
-    state = room.start(3)
-    rng, physics = np.random.default_rng(0), room.env.physics
-    loops = []
+    rng, num_tasks = np.random.default_rng(0), len(room.tasks)
+    actions = rng.uniform(-1, 1, size=(100, num_tasks, 4)).astype(np.float32)
+    actions[:, :, 2] = np.abs(actions[:, :, 2])
+    return in_both(room, room.start(3), actions)
+
+
+def in_both(room, state, actions):
+    """As `compared` has it, of actions `[step, task, 4]` from a state."""
+    physics, loops = room.env.physics, []
     for i, task in enumerate(room.env.tasks):
         model = compile_scene(task.geometry, physics.timestep)
         data = mujoco.MjData(model)
@@ -58,8 +67,6 @@ def compared(room):
         data.qpos[:] = state.pipeline_state.qpos[i]
         data.qvel[:] = state.pipeline_state.qvel[i]
         loops.append((task.name, model, data))
-    actions = rng.uniform(-1, 1, size=(100, len(loops), 4)).astype(np.float32)
-    actions[:, :, 2] = np.abs(actions[:, :, 2])
     differences, touched = [], set()
     move = jax.jit(jax.vmap(functools.partial(free_motion, count=physics.substeps)))
     for action in actions:
@@ -93,6 +100,30 @@ def test_mjx_is_mujoco(room, compared):
     names = [task.name for task in room.env.tasks]
     apart = differences[:, [name not in touched for name in names], PARTS["joints"]]
     assert apart.max() <= 1e-4
+
+
+def test_mjx_is_nearly_mujoco_in_contact(room):
+    """With the official policies' actions, 100 steps of every task at most."""
+    names = [task.name for task in room.env.tasks]
+    vectors = np.zeros((len(names), VECTOR), np.float32)
+    actions, steps = np.zeros((100, len(names), 4), np.float32), []
+    for i, name in enumerate(names):
+        with np.load(RECORDINGS / f"{name}.npz") as rows:
+            first = rows["episode"] == 0
+            vector, action = rows["vector"][first][0], rows["action"][first][1:101]
+        vectors[i, : len(vector)], actions[: len(action), i] = vector, action
+        steps.append(len(action))
+    keys = jax.random.split(jax.random.key(0), len(names))
+    state = room.reset_to(jnp.asarray(vectors), room.tasks, keys)
+    differences, touched = in_both(room, state, actions)
+    hands = differences[..., PARTS["hand"]].max(axis=2)
+    largest = np.array([hands[:n, i].max() for i, n in enumerate(steps)])
+    for i in np.argsort(-largest):
+        print(f"{names[i]:26s} hand {1e3 * largest[i]:6.2f} mm")
+    assert len(touched) > 40
+    assert np.median(largest) < 6e-4
+    assert (largest < 1e-3).sum() >= 28
+    assert largest.max() < 0.04
 
 
 @pytest.mark.parametrize(
