@@ -158,6 +158,13 @@ def test_no_action_makes_a_nan(name, steps, request):
         assert ((reward >= 0) & (reward <= 10)).all()
 
 
+def test_actions_may_be_of_another_precision(untyped):
+    env = ManipulationEnv(["reach"], physics=FAST)
+    state = jax.eval_shape(env.reset, jax.random.key(0))
+    after = jax.eval_shape(env.step, state, jnp.zeros(4, jnp.bfloat16))
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+
+
 def test_actions_are_clipped_and_what_is_no_number_counts_as_nothing(room):
     num_tasks, state = len(room.tasks), room.start(2)
     actions = jnp.array([[jnp.inf, -jnp.inf, 7.0, jnp.nan], [1.0, -1.0, 1.0, 0.0]])
