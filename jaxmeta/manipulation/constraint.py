@@ -54,15 +54,15 @@ def rows(model: mjx.Model, data: mjx.Data) -> Rows:
     """The rows of all limits, then those of all contacts.
 
     Args:
-      model: as scenes of `scene.mjcf` are. Limits are of slides and hinges, contacts of
-        `condim` 3 or 4, in this order, and pyramids; impedances have the middle and the
-        power that MuJoCo gives them (`solimp[3:]` of .5 and 2), `solref` is a time and
-        a ratio, `impratio` 1; nothing else (equalities, friction of joints, tendons)
-        asks for anything.
+      model: as scenes of `template.mjcf` are. Limits are of slides and hinges, contacts
+        of `condim` 3 or 4, in this order, and pyramids; impedances have the middle and
+        the power that MuJoCo gives them (`solimp[3:]` of .5 and 2), `solref` is a time
+        and a ratio, `impratio` 1; nothing else (equalities, friction of joints,
+        tendons) asks for anything.
       data: of which joints and contacts are read.
 
     Example:
-      >>> from jaxmeta.manipulation.physics import compile_scene
+      >>> from jaxmeta.manipulation.models import compile_scene
       >>> from jaxmeta.manipulation.scene import Geometry
       >>> model = mjx.put_model(compile_scene(Geometry(), 0.0025), impl="jax")
       >>> found = jax.eval_shape(rows, model, mjx.make_data(model))

@@ -18,16 +18,10 @@ from jax.core import Tracer
 from jaxmeta.core.types import Array, Bool, Float, Int, Scalar
 from jaxmeta.manipulation.hand import STEP_LENGTH, Free, free_motion, moment, started
 from jaxmeta.manipulation.keys import typed
+from jaxmeta.manipulation.models import compile_scenes
 from jaxmeta.manipulation.observation import Frame, clipped, frame, layout_of, observe
-from jaxmeta.manipulation.physics import (
-    NUM_JOINTS,
-    Physics,
-    body_ids,
-    compile_scenes,
-    pad_forces,
-    start,
-)
-from jaxmeta.manipulation.sensors import BODIES, Poses, read, views_of
+from jaxmeta.manipulation.physics import Physics, poses, start
+from jaxmeta.manipulation.sensors import read, views_of
 from jaxmeta.manipulation.shaping import Point
 from jaxmeta.manipulation.task import (
     VECTOR,
@@ -344,20 +338,8 @@ class ManipulationEnv(Env):
         return jax.tree.map(lambda *rows: jnp.stack(rows)[task], *answers)
 
     def _read(self, task: Int[Array, ""], data: Any) -> Readings:
-        ids = body_ids()
-        bodies = jnp.array([ids[name] for name in BODIES])
-        pads = jnp.array([ids["left_pad"], ids["right_pad"]])
-        poses = Poses(
-            tips=data.xpos[ids["hand"]],
-            turn=data.xquat[ids["hand"]],
-            pads=data.xpos[pads],
-            bodies=data.xpos[bodies],
-            quats=data.xquat[bodies],
-            joints=data.qpos[-NUM_JOINTS:],
-            pad_forces=pad_forces(data),
-        )
         views = jax.tree.map(lambda rows: rows[task], self._views)
-        return clipped(read(views, poses))
+        return clipped(read(views, poses(data)))
 
     def _judge(
         self,

@@ -11,8 +11,8 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
-from jaxmeta.manipulation.scene import CRUMB, mjcf
 from jaxmeta.manipulation.task import ManipulationTask
+from jaxmeta.manipulation.template import CRUMB, mjcf
 
 Colour: TypeAlias = tuple[float, ...]
 """Red, green and blue in [0, 1] and, of what is not opaque, alpha."""

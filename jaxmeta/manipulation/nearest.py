@@ -55,7 +55,7 @@ def contacts(model: mjx.Model, data: mjx.Data) -> mjx.Data:
     Args:
       model: in which only pairs that it names touch, and which says of how many of a
         kind contacts are found (`max_geom_pairs`) and how many contacts count
-        (`max_contact_points`), as scenes of `scene.mjcf` do.
+        (`max_contact_points`), as scenes of `template.mjcf` do.
       data: of which the geoms are read.
     """
     geoms = _geoms(model)

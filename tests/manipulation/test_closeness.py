@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmeta.manipulation.physics import compile_scene
+from jaxmeta.manipulation.models import compile_scene
 from jaxmeta.manipulation.scene import Geometry
 from jaxmeta.manipulation.suites import Suite
 from jaxmeta.manipulation.tasks import TASKS

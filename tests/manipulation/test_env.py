@@ -14,7 +14,8 @@ import pytest
 from jaxmeta.core.testing import compilations
 from jaxmeta.manipulation.env import HORIZON, ManipulationEnv
 from jaxmeta.manipulation.hand import TIPS, free_motion
-from jaxmeta.manipulation.physics import Physics, compile_scene
+from jaxmeta.manipulation.models import compile_scene
+from jaxmeta.manipulation.physics import Physics
 from jaxmeta.manipulation.suites import Suite
 from jaxmeta.manipulation.task import VECTOR
 from jaxmeta.manipulation.tasks import TASKS

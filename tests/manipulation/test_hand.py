@@ -18,7 +18,8 @@ from jaxmeta.manipulation.hand import (
     moment,
     started,
 )
-from jaxmeta.manipulation.physics import MODES, compile_scene
+from jaxmeta.manipulation.models import compile_scene
+from jaxmeta.manipulation.physics import MODES
 from jaxmeta.manipulation.scene import Geometry
 
 GOAL = np.array([0.0, 0.6, 0.2], np.float32)

@@ -10,8 +10,9 @@ from mujoco.mjx._src import collision_driver
 
 from jaxmeta.manipulation.collision import Placed, frame
 from jaxmeta.manipulation.hand import Moving
+from jaxmeta.manipulation.models import compile_scene
 from jaxmeta.manipulation.nearest import OURS, contacts
-from jaxmeta.manipulation.physics import compile_scene, start
+from jaxmeta.manipulation.physics import start
 from jaxmeta.manipulation.scene import placed
 from jaxmeta.manipulation.tasks import TASKS
 

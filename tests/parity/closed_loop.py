@@ -23,8 +23,9 @@ import numpy as np
 
 from jaxmeta.manipulation.env import ManipulationEnv
 from jaxmeta.manipulation.hand import free_motion, moment, started
+from jaxmeta.manipulation.models import compile_scene
 from jaxmeta.manipulation.observation import clipped, frame, layout_of, observe
-from jaxmeta.manipulation.physics import Physics, compile_scene
+from jaxmeta.manipulation.physics import Physics
 from jaxmeta.manipulation.render import Renderer, save_gif
 from jaxmeta.manipulation.sensors import Poses, read, views_of
 from jaxmeta.manipulation.suites import Suite
