@@ -19,18 +19,8 @@ import numpy as np
 from mujoco import mjx
 
 from jaxmeta.core.types import Array, Float, Int
-from jaxmeta.manipulation.scene import (
-    NUM_BOXES,
-    NUM_CAPSULES,
-    NUM_FIXED,
-    NUM_WALLS,
-    Box,
-    Capsule,
-    Geometry,
-    Joint,
-    Shape,
-)
-from jaxmeta.manipulation.template import IMPLICIT, mjcf
+from jaxmeta.manipulation.scene import Geometry
+from jaxmeta.manipulation.template import IMPLICIT, generic_scene, mjcf
 
 NUM_SLIDES, NUM_JOINTS = 5, 3
 """Slides of the tips and the fingers, the first positions of the state, and joints of
@@ -106,7 +96,7 @@ def compile_scenes(
         the task and what differs.
     """
     with for_mjx():
-        generic = mjx.put_model(compile_scene(_generic(), timestep), impl="jax")
+        generic = mjx.put_model(compile_scene(generic_scene(), timestep), impl="jax")
         models = [
             mjx.put_model(compile_scene(g, timestep), impl="jax") for g in geometries
         ]
@@ -166,27 +156,6 @@ def _mass_entries(model: mjx.Model) -> set[tuple[int, int]]:
     """Row and column of what is stored of the mass matrix."""
     rows = np.repeat(np.arange(model.nv), model.M_rownnz)
     return set(zip(rows.tolist(), model.M_colind.tolist(), strict=True))
-
-
-def _generic() -> Geometry:
-    """A scene in which nothing is aligned with anything."""
-    quat = (0.8, 0.4, 0.2, 0.4)
-    box = lambda i: Box((0.02, 0.03, 0.04), (0.01 * i, 0.02, 0.03), quat, 0.1)
-    capsule = lambda i: Capsule(0.02, 0.03, (0.01, 0.02 * i, 0.03), quat, 0.1)
-    shapes: tuple[Shape, ...] = (
-        *(box(i + 1) for i in range(NUM_BOXES)),
-        *(capsule(i + 1) for i in range(NUM_CAPSULES)),
-    )
-    joint = Joint((0.6, 0.48, 0.64), -1.0, 1.0, anchor=(0.1, 0.2, 0.3), stiffness=1.0)
-    return Geometry(
-        walls=tuple(box(i + 1) for i in range(NUM_WALLS)),
-        fixed=tuple(box(i + 1) for i in range(NUM_FIXED)),
-        free=shapes,
-        mechanism=shapes,
-        mechanism_pos=(0.1, 0.2, 0.3),
-        slides=(joint, joint),
-        hinge=joint,
-    )
 
 
 @contextlib.contextmanager

@@ -219,3 +219,29 @@ def _pairs(geometry: Geometry) -> list[str]:
     ]
     margin = lambda a, b, *_: 0.0 if crumbs.isdisjoint((a, b)) else NEVER
     return [pair(*row, margin=margin(*row)) for row in rows]
+
+
+def generic_scene() -> Geometry:
+    """A scene in which nothing is aligned with anything, and no shape is a crumb.
+
+    Example:
+      >>> len(generic_scene().free) == NUM_BOXES + NUM_CAPSULES
+      True
+    """
+    quat = (0.8, 0.4, 0.2, 0.4)
+    box = lambda i: Box((0.02, 0.03, 0.04), (0.01 * i, 0.02, 0.03), quat, 0.1)
+    capsule = lambda i: Capsule(0.02, 0.03, (0.01, 0.02 * i, 0.03), quat, 0.1)
+    shapes: tuple[Shape, ...] = (
+        *(box(i + 1) for i in range(NUM_BOXES)),
+        *(capsule(i + 1) for i in range(NUM_CAPSULES)),
+    )
+    joint = Joint((0.6, 0.48, 0.64), -1.0, 1.0, anchor=(0.1, 0.2, 0.3), stiffness=1.0)
+    return Geometry(
+        walls=tuple(box(i + 1) for i in range(NUM_WALLS)),
+        fixed=tuple(box(i + 1) for i in range(NUM_FIXED)),
+        free=shapes,
+        mechanism=shapes,
+        mechanism_pos=(0.1, 0.2, 0.3),
+        slides=(joint, joint),
+        hinge=joint,
+    )

@@ -4,7 +4,6 @@ Until the first contact our scene should do what the official one does; after it
 hand's errors decide who touches what, and how. `pytest -rP` prints the table.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -17,7 +16,6 @@ from jaxmeta.manipulation.scene import Geometry
 from jaxmeta.manipulation.suites import Suite
 from jaxmeta.manipulation.tasks import TASKS
 
-RECORDINGS = Path(__file__).parents[1] / "parity" / "recordings"
 OFFICIAL = Suite(name="MT50").tasks
 REST = 20
 """Steps after which what lies free has come to rest."""
@@ -80,17 +78,6 @@ def table(apart):
     return "\n".join(lines)
 
 
-@pytest.fixture(scope="module")
-def recorded():
-    """The first episode of every task: the clean scripted policy."""
-    found = {}
-    for name in OFFICIAL:
-        with np.load(RECORDINGS / f"{name}.npz") as file:
-            rows = dict(file)
-        found[name] = {key: x[rows["episode"] == 0] for key, x in rows.items()}
-    return found
-
-
 @jax.jit
 def touches(contact):
     """Whether pads or palm touch anything: `[task]`."""
@@ -101,23 +88,14 @@ def touches(contact):
 
 
 @pytest.fixture(scope="module")
-def replayed(room, recorded):
+def replayed(room, scripted, recorded):
     """What is seen, and whether the hand touches anything, by task.
 
     Our scene gets the official actions.
     """
-    names = [task.name for task in room.env.tasks]
-    vectors = np.zeros((len(names), 6), np.float32)
-    longest = max(len(rows["action"]) for rows in recorded.values())
-    actions = np.zeros((longest, len(names), 4), np.float32)
-    for name, rows in recorded.items():
-        i, vector, action = names.index(name), rows["vector"][0], rows["action"]
-        vectors[i, : len(vector)] = vector
-        actions[: len(action), i] = action
-    keys = jax.random.split(jax.random.key(0), len(names))
-    state = room.reset_to(jnp.asarray(vectors), room.tasks, keys)
+    (state, actions), names = scripted, [task.name for task in room.env.tasks]
     seen, touching = [np.asarray(state.obs)], [np.zeros(len(names), bool)]
-    for action in actions[1:]:
+    for action in actions:
         state = room.step(state, jnp.asarray(action))
         seen.append(np.asarray(state.obs))
         touching.append(np.asarray(touches(state.pipeline_state._impl.contact)))

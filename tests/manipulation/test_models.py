@@ -41,7 +41,7 @@ def test_a_scene_with_another_number_of_pairs_is_named(monkeypatch):
 
 
 def test_a_denser_mass_matrix_is_refused(monkeypatch):
-    monkeypatch.setattr(models, "_generic", Geometry)
+    monkeypatch.setattr(models, "generic_scene", Geometry)
     crooked = Geometry(
         mechanism=(Box((0.1, 0.2, 0.3), (0.1, 0.1, 0.1)),), slides=(SLANTED,)
     )
